@@ -362,7 +362,7 @@ def half_mse(outputs: Tensor, y: Tensor) -> Tensor:
 
 
 def accuracy(outputs: Tensor, y: Tensor) -> Tensor:
-    """Share of the batch, from 0 to 1, whose largest output is at y: outputs (…, B, C), y (…, B)."""
+    """Share of the batch whose largest output is at y, 0 to 1: outputs (…, B, C), y (…, B)."""
     return (outputs.argmax(-1) == y).to(outputs.dtype).mean(-1)
 
 

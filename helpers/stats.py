@@ -59,8 +59,8 @@ def paired(a: Tensor, b: Tensor) -> Estimate:
 
 
 def standard_error(values: Tensor, dim: int = -1) -> Tensor:
-    """s / √n along an axis, with s the sample standard deviation (divisor n − 1)."""
-    return values.std(dim) / math.sqrt(values.shape[dim])
+    """s / √n along an axis of a tensor, s being the sample standard deviation (divisor n − 1)."""
+    return torch.as_tensor(values).std(dim) / math.sqrt(values.shape[dim])
 
 
 def amplification(

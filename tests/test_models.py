@@ -44,6 +44,11 @@ def test_cnn_maps_images_to_classes(size):
     assert nn.Dropout not in kinds(cnn(1, 3, size=size, seed=0))
 
 
+def test_a_rate_of_nought_is_a_layer_so_that_rates_stack():
+    assert kinds(mlp(4, 3, 2, p=0.0, seed=0)) == kinds(mlp(4, 3, 2, p=0.5, seed=0))
+    assert kinds(cnn(1, 3, p=0.0, seed=0)) == kinds(cnn(1, 3, p=0.5, seed=0))
+
+
 @pytest.mark.parametrize("p", [-0.1, 1.0, [0.1], [0.1, 0.2, 0.3], float("nan")])
 def test_p_is_a_drop_probability(p):
     with pytest.raises(ValueError, match=r"p must be in \[0, 1\): one number, or 2"):

@@ -41,6 +41,7 @@ def test_standard_error_works_along_an_axis():
     values = torch.randn(3, 7, generator=generator(3, "stats"))
     assert torch.allclose(standard_error(values), torch.tensor(oracle.sem(values.numpy(), axis=1)))
     assert standard_error(values, 0).shape == (7,)
+    assert torch.equal(standard_error(values.numpy()), standard_error(values))
 
 
 @pytest.mark.parametrize("values", [torch.zeros(1), torch.zeros(2, 2), torch.tensor(1.0)])

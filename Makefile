@@ -1,0 +1,74 @@
+# Regularization, Measured: `make book` and `make test` need Python 3.11 or later, pip and make.
+
+PYTHON ?= python3
+
+# The one place where these three are pinned; `make lock` copies the first two into the lock.
+TORCH = 2.13.0
+TORCHVISION = 0.28.0
+D2L = 1.0.3
+# The newest that run on every Python 3.11; a test names a locked package that wants a later one.
+FOR_PYTHON_3_11_0 = 'soupsieve<3'
+
+RUN = .venv/bin/python
+BUILD = .venv/bin/jupyter-book build . -q -W --keep-going -n
+
+.PHONY: help book test notebooks lab serve lock bench clean
+.DELETE_ON_ERROR:
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+book: .venv/.stamp  ## build the book into _build/html
+	@$(RUN) -m tools.rules --quick notebooks
+# Sphinx does not repeat the warnings of pages that it has read, so what it remembers of a build
+# that failed or was stopped is thrown away.
+	@test -f _build/.clean || rm -rf _build/.doctrees
+	@rm -f _build/.clean
+	@$(BUILD)
+	@touch _build/.clean
+
+test: .venv/.stamp  ## lint, unit tests and every notebook output, on two cores
+	$(RUN) -m ruff check .
+	TQDM_DISABLE=1 $(RUN) -m pytest -n 2 --dist loadfile
+
+notebooks: .venv/.stamp  ## run all notebooks again, in place
+	TQDM_DISABLE=1 $(RUN) -m tools.notebooks
+
+lab: .venv/.stamp  ## open JupyterLab on the notebooks
+	$(RUN) -m jupyterlab notebooks
+
+serve: .venv/.stamp  ## show the book at http://127.0.0.1:8000 and rebuild it on change
+	@$(RUN) -m tools.serve
+
+lock:  ## write requirements.lock anew (wants PYTHON=python3.11, the oldest one supported)
+	@$(PYTHON) -c 'import sys; sys.version_info[:2] == (3, 11) or sys.exit("make lock: \
+	this is Python " + sys.version.split()[0] + "; run make lock PYTHON=python3.11")'
+	rm -rf _build/lock
+	$(PYTHON) -m venv _build/lock
+	_build/lock/bin/pip install torch==$(TORCH) torchvision==$(TORCHVISION) \
+	  $(FOR_PYTHON_3_11_0) -e '.[test]'
+	{ echo '# Written by `make lock` on Python 3.11. The Makefile adds d2l without its 2023 pins.'; \
+	  _build/lock/bin/pip list --format freeze --exclude-editable --exclude pip; \
+	} | sed 's/+[a-z0-9.]*$$//' > _build/lock.txt
+	grep -q '^torch==$(TORCH)$$' _build/lock.txt
+	mv _build/lock.txt requirements.lock
+	rm -rf _build/lock
+
+bench: .venv/.stamp  ## time training side by side against plain loops
+	$(RUN) -m benchmarks.ensemble
+
+clean:  ## remove the built book, caches and .venv
+	rm -rf .venv _build .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} + -o \
+	  -name .ipynb_checkpoints -prune -exec rm -rf {} +
+
+# The stamp comes last, so a half-built environment never looks finished; it starts afresh.
+.venv/.stamp: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("This book needs \
+	Python 3.11 or later, and $(PYTHON) is " + sys.version.split()[0] + ". \
+	Name another one: make PYTHON=python3.12")'
+	test -f .venv/.stamp || rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(RUN) -m pip install -r requirements.lock
+	$(RUN) -m pip install --no-deps --no-build-isolation d2l==$(D2L) -e .
+	touch .venv/.stamp
