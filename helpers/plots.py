@@ -20,7 +20,7 @@ def band(ax: Axes, x, values, label: str, **style) -> None:
 
     x (E,);  values (S, E), one row per seed
     """
-    mean, se = values.mean(0), standard_error(values, 0)
+    mean, se = (np.asarray(v) for v in (values.mean(0), standard_error(values, 0)))
     (line,) = ax.plot(x, mean, label=label, **style)
     ax.fill_between(x, mean - se, mean + se, color=line.get_color(), alpha=0.2, linewidth=0)
 
@@ -32,7 +32,7 @@ def effects(ax: Axes, differences: Mapping[str, object], **style) -> None:
     """
     ax.axvline(0, color="grey", linewidth=1, linestyle="-")
     for row, (name, values) in enumerate(differences.items()):
-        e = estimate(values)
+        e, values = estimate(values), np.asarray(values)
         ax.plot(values, np.full(len(values), row), "o", color="grey", alpha=0.4, markersize=4)
         ax.errorbar(e.mean, row, xerr=e.high - e.mean, fmt="D", capsize=4, label=name, **style)
     ax.set_yticks(range(len(differences)), list(differences))
