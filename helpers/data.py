@@ -101,15 +101,16 @@ def split(data: Data, sizes: Sequence[int], seed: int) -> tuple[Data, ...]:
 
     Raises ValueError if X and y differ in length, or the sizes ask for more than there is.
     """
-    _same_length(data.X, data.y)
-    n = len(data.y)
+    X, y = data
+    _same_length(X, y)
+    n = len(y)
     if min(sizes) < 1 or sum(sizes) > n:
         raise ValueError(
             f"sizes must each be at least 1 and together at most the {n} samples that there "
             f"are, got {tuple(sizes)}, together {sum(sizes)}"
         )
     parts = torch.randperm(n, generator=generator(seed, "split"))[: sum(sizes)].split(list(sizes))
-    return tuple(Data(data.X[rows], data.y[rows]) for rows in parts)
+    return tuple(Data(X[rows], y[rows]) for rows in parts)
 
 
 def corrupt_labels(
@@ -132,15 +133,15 @@ def corrupt_labels(
         )
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction must be from 0 to 1, got {fraction}")
-    if isinstance(seed, Sequence):
-        if y.dim() != 2 or len(y) != len(seed):
-            raise ValueError(f"y must have one row per seed ({len(seed)}), got {tuple(y.shape)}")
-        rows = zip(y, seed, strict=True)
-        return torch.stack([_corrupt(row, fraction, s, classes) for row, s in rows])
-    return _corrupt(y, fraction, seed, classes)
+    seeds = seed if isinstance(seed, Sequence) else [seed]
+    rows = y if isinstance(seed, Sequence) else y.unsqueeze(0)
+    if rows.dim() != 2 or len(rows) != len(seeds):
+        raise ValueError(f"y must be (n,), or (S, n) for S seeds, got {tuple(y.shape)}, {seed}")
+    noisy = [_corrupt(*pair, fraction, classes) for pair in zip(rows, seeds, strict=True)]
+    return torch.stack(noisy).view(y.shape)
 
 
-def _corrupt(y: Tensor, fraction: float, seed: int, classes: int) -> Tensor:
+def _corrupt(y: Tensor, seed: int, fraction: float, classes: int) -> Tensor:
     g = generator(seed, "corrupt_labels")
     rows = torch.randperm(len(y), generator=g)[: round(fraction * len(y))]
     shift = torch.randint(1, classes, (len(y),), generator=g)

@@ -347,6 +347,7 @@ def cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
     """Mean cross-entropy in nats over the batch: outputs (…, B, C), y (…, B) gives (…)."""
     if y.is_floating_point():
         raise TypeError(f"y must hold whole numbers (classes), got {y.dtype}; y.long() converts")
+    _same_batch(outputs, y)
     y = y.expand(outputs.shape[:-1])
     # classes before samples, as torch wants them, is also twice as fast
     logits = outputs.reshape(-1, *outputs.shape[-2:]).transpose(1, 2)
@@ -358,12 +359,23 @@ def half_mse(outputs: Tensor, y: Tensor) -> Tensor:
     """½ · mean squared error over the batch: outputs (…, B, 1), y (…, B) gives (…)."""
     if outputs.shape[-1] != 1:
         raise ValueError(f"outputs must have shape (…, B, 1), got {tuple(outputs.shape)}")
+    _same_batch(outputs, y)
     return (outputs.squeeze(-1) - y).square().mean(-1) / 2
 
 
 def accuracy(outputs: Tensor, y: Tensor) -> Tensor:
     """Share of the batch whose largest output is at y, 0 to 1: outputs (…, B, C), y (…, B)."""
+    _same_batch(outputs, y)
     return (outputs.argmax(-1) == y).to(outputs.dtype).mean(-1)
+
+
+def _same_batch(outputs: Tensor, y: Tensor) -> None:
+    """y of shape (B, 1) instead of (B,) would be spread over all pairs, without an error."""
+    if outputs.shape[-2:-1] != y.shape[-1:]:
+        raise ValueError(
+            f"outputs (…, B, C) and y (…, B) must agree in B, "
+            f"got {tuple(outputs.shape)} and {tuple(y.shape)}"
+        )
 
 
 # --- training ----------------------------------------------------------------------------
@@ -390,8 +402,10 @@ def fit(
 
     Returns, for each watched name, ``name_loss`` and (for classes) ``name_accuracy`` of shape
     (H, S, E), measured in evaluation mode, and ``epoch`` (E,), counted from 1.
-    Raises ValueError if shapes don't match.
+    Raises ValueError if shapes don't match, or epochs or eval_every is below 1.
     """
+    if epochs < 1 or eval_every < 1:
+        raise ValueError(f"epochs and eval_every must be at least 1, got {epochs}, {eval_every}")
     X, y = _with_settings(train, len(seeds))
     history = {"epoch": []}
     for epoch in tqdm(range(1, epochs + 1), desc="training", leave=False, delay=1):

@@ -18,8 +18,12 @@ from helpers.stats import estimate, standard_error
 def band(ax: Axes, x, values, label: str, **style) -> None:
     """A line for the mean over seeds with a band of ± one standard error.
 
-    x (E,);  values (S, E), one row per seed
+    x (E,);  values (S, E), one row per seed. Raises ValueError if these don't fit.
     """
+    if len(values.shape) != 2 or values.shape[1] != len(x) or len(values) < 2:
+        raise ValueError(
+            f"values must be (S, {len(x)}) with S ≥ 2 seeds, got {tuple(values.shape)}"
+        )
     mean, se = (np.asarray(v) for v in (values.mean(0), standard_error(values, 0)))
     (line,) = ax.plot(x, mean, label=label, **style)
     ax.fill_between(x, mean - se, mean + se, color=line.get_color(), alpha=0.2, linewidth=0)

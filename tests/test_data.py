@@ -89,7 +89,8 @@ def test_fractions_are_nested_and_seeds_differ():
     (torch.tensor([0, 10]), 0.1, 0, ValueError, "from 0 to 9 .*got 0 to 10"),
     (torch.tensor([-1, 0]), 0.1, 0, ValueError, "from 0 to 9"),
     (torch.tensor([0, 1]), 1.1, 0, ValueError, "fraction must be from 0 to 1, got 1.1"),
-    (torch.tensor([0, 1]), 0.5, [0, 1], ValueError, "one row per seed"),
+    (torch.tensor([0, 1]), 0.5, [0, 1], ValueError, r"or \(S, n\) for S seeds, got \(2,\)"),
+    (torch.tensor([[0, 1]]), 0.5, 0, ValueError, r"y must be \(n,\)"),
 ])
 def test_corrupt_labels_checks(y, fraction, seed, error, says):
     with pytest.raises(error, match=says):

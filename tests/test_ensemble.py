@@ -268,6 +268,11 @@ def test_fit_checks_the_shapes_of_its_data(train):
             fit(net, opt, data, seeds=SEEDS, epochs=1)
     with pytest.raises(TypeError, match="whole numbers"):
         fit(net, opt, Data(train.X, train.y.double()), seeds=SEEDS, epochs=1)
+    for counts in ({"epochs": 0}, {"epochs": 1, "eval_every": 0}):
+        with pytest.raises(ValueError, match="must be at least 1"):
+            fit(net, opt, train, seeds=SEEDS, **counts)
+    with pytest.raises(ValueError, match="batch_size must be"):
+        fit(net, opt, train, seeds=SEEDS, epochs=1, batch_size=65)
 
 
 def test_losses_equal_torchs():
@@ -281,3 +286,11 @@ def test_losses_equal_torchs():
                          F.mse_loss(out[1, 2, :, 0], z[1, 2]) / 2)
     with pytest.raises(ValueError, match="outputs must have shape"):
         ensemble.half_mse(out, z)
+
+
+@pytest.mark.parametrize("loss", [ensemble.half_mse, ensemble.cross_entropy, ensemble.accuracy])
+def test_targets_in_a_column_are_refused(loss):
+    """They would be subtracted from each other in all pairs."""
+    y = torch.zeros(6, 1, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"must agree in B, got \(6, 1\) and \(6, 1\)"):
+        loss(torch.zeros(6, 1), y)

@@ -162,6 +162,12 @@ def test_band_shows_mean_and_one_standard_error():
     assert np.isclose(low, (mean - se).min()) and np.isclose(high, (mean + se).max())
 
 
+@pytest.mark.parametrize("shape", [(12,), (10, 11), (1, 12)])
+def test_band_checks_its_values(shape):
+    with pytest.raises(ValueError, match=r"values must be \(S, 12\) with S ≥ 2 seeds, got"):
+        band(plt.subplots()[1], X, torch.zeros(shape), label="loss")
+
+
 def test_effects_shows_every_seed_and_the_interval():
     values = torch.tensor([1.0, 2.0, 3.0, 6.0])
     fig, ax = plt.subplots()
