@@ -55,7 +55,7 @@ lock:  ## write requirements.lock anew (wants PYTHON=python3.11, the oldest one 
 	rm -rf _build/lock
 
 bench: .venv/.stamp  ## time training side by side against plain loops
-	$(RUN) -m benchmarks.ensemble
+	TQDM_DISABLE=1 $(RUN) -m benchmarks.ensemble
 
 clean:  ## remove the built book, caches and .venv
 	rm -rf .venv _build .pytest_cache .ruff_cache *.egg-info

@@ -4,7 +4,6 @@ Both train the same models on one thread in float64, and must reach the same wei
 are processor seconds, the median of several runs, per trained model.
 """
 
-import os
 import statistics
 import sys
 import time
@@ -106,7 +105,6 @@ def require_same(net: nn.Module, alone: Callable) -> None:
 
 
 def main() -> None:
-    os.environ["TQDM_DISABLE"] = "1"
     setup()
     print(f"torch {torch.__version__}, Python {sys.version.split()[0]}, one thread, float64")
     print("                         models   together (ms)     alone (ms)    ratio")

@@ -102,12 +102,13 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        draws = [torch.rand(x.shape[2:], generator=g) for g in self.generators]
-        noise = torch.empty_like(x[:, :1])  # in x's memory layout, which is faster
-        noise.copy_(torch.stack(draws).unsqueeze(1))
+        noise = x.new_empty(len(x), 1, *x.shape[2:])  # one draw per seed serves all settings
+        for row, g in zip(noise, self.generators, strict=True):
+            row.uniform_(generator=g)
+        noise = torch.empty_like(x[:, :1]).copy_(noise)  # in x's memory layout: faster
         p = _like(x, self.p)
         keep = torch.ge(noise, p, out=x.new_empty(0))  # 0. or 1., without the detour over bool
-        return x * keep.div_(1 - p)
+        return x * keep.mul_(1 / (1 - p))
 
 
 class EachSample(nn.Module):
@@ -246,7 +247,8 @@ class Optimizer:
         """Update every parameter that has a gradient, by the rule of the subclass."""
         for group in self.param_groups:
             values = {name: value for name, value in group.items() if name != "params"}
-            self.update([p for p in group["params"] if p.grad is not None], **values)
+            if params := [p for p in group["params"] if p.grad is not None]:
+                self.update(params, **values)
 
     def buffers(self, name: str, params: list[Tensor]) -> list[Tensor]:
         """A tensor of zeros for each parameter, kept from step to step."""

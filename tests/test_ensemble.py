@@ -154,6 +154,9 @@ def test_frozen_parameters_stay(train):
     fit(net, AdamW(net.parameters()), train, seeds=SEEDS, epochs=1, batch_size=BATCH)
     assert torch.equal(net[0].weight, before["0.weight"])
     assert not torch.equal(net[2].weight, before["2.weight"])
+    groups = [{"params": [net[0].weight]}, {"params": [net[2].weight]}]
+    fit(net, AdamW(groups), train, seeds=SEEDS, epochs=1, batch_size=BATCH)
+    assert torch.equal(net[0].weight, before["0.weight"])
 
 
 def test_each_setting_may_have_labels_of_its_own(train):
