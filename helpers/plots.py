@@ -42,6 +42,7 @@ def effects(ax: Axes, differences: Mapping[str, object], **style) -> None:
     ax.set_yticks(range(len(differences)), list(differences))
     ax.invert_yaxis()
     ax.grid(False, axis="y")
+    ax.margins(y=0.12)
 
 
 # --- showing -----------------------------------------------------------------------------
@@ -192,4 +193,5 @@ def _number(value: float, beside=0.0) -> str:
         return "0"
     if 0.5 <= abs(value) < 1e6 and abs(value - round(value)) < 1e-9 * abs(value):
         return str(round(value))
-    return f"{value:.1f}" if 100 <= abs(value) < 1e6 else f"{value:#.3g}"
+    text = f"{value:#.3g}"
+    return f"{value:.1f}" if 100 <= abs(value) < 1e6 or text.endswith(".") else text

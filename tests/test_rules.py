@@ -115,6 +115,20 @@ BROKEN = {
     "no name after the role": (after("idea-one", why="Because."), "cell why: its id needs a name"),
     "id twice": (after("why-one", **{"why-one:b": "Again."}), "cell why-one: another cell has"),
     "wrong kind": (replaced(verify__two="## words"), "cell verify-two: is a markdown cell; verify"),
+    "line too long": (
+        replaced(setup="x = " + "1" * 85), "cell setup: has a line of 89 characters; at most 88"
+    ),
+    "address": (
+        replaced(run__two=("x", [out("<object at 0x7f3a>")])),
+        "cell run-two: shows the address of an object",
+    ),
+    "legend beside the figure": (
+        replaced(plot__one=(
+            chapter()["plot-one"][0], [*chapter()["plot-one"][1], out("(None, None)")],
+            chapter()["plot-one"][2],
+        )),
+        "cell plot-one: shows something beside its figure",
+    ),
     "too long": (replaced(setup=LONG), "cell setup: has 26 lines; at most 25"),
     "plot too long": (after("run-two", plot__two=LONG_PLOT), "plot-two: has 13 lines; at most 12"),
     "empty cell": (replaced(scratch__one=""), "cell scratch-one: is empty"),

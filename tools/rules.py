@@ -51,7 +51,7 @@ ROLES = {  # first word of a cell id: the kinds of cell it may be
 BARE = {"title", "question", "setup", "know", "reading"}  # there is one of each: no name needed
 FRAME = ["title", "question", "setup", "run", "hurts", "know", "exercise", "solution", "reading"]
 
-CODE_LINES, PLOT_LINES, CODE_CELLS_IN_A_ROW, TURNS = 25, 12, 3, 2
+CODE_LINES, PLOT_LINES, CODE_CELLS_IN_A_ROW, TURNS, COLUMNS = 25, 12, 3, 2, 88
 REUSED = {"fig", "ax", "axes", "_"}
 NETWORK = {"requests", "urllib", "http", "socket", "aiohttp", "httpx"}
 CALLS = {"plt.show", "warnings.filterwarnings", "warnings.simplefilter", "get_ipython"}
@@ -182,6 +182,13 @@ def cell_length(notebook: Notebook) -> Found:
             yield cell, "is empty"
 
 
+def line_length(notebook: Notebook) -> Found:
+    for cell in notebook.code:
+        longest = max(map(len, cell.source.split("\n")))
+        if longest > COLUMNS:
+            yield cell, f"has a line of {longest} characters; at most {COLUMNS} fit the page"
+
+
 def is_python(notebook: Notebook) -> Found:
     for cell in notebook.code:
         if parse(cell.source) is None:
@@ -234,6 +241,13 @@ def _forbidden(node: ast.AST) -> str:
     modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
     modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
     return next((f"import {m} (network)" for m in modules if m.split(".")[0] in NETWORK), "")
+
+
+def no_addresses(notebook: Notebook) -> Found:
+    """``<object at 0x7f…>`` says nothing to a reader and is another one in every run."""
+    for cell in notebook.code:
+        if re.search(r" at 0x[0-9a-f]+>", str(cell.outputs)):
+            yield cell, "shows the address of an object; print what the reader should see"
 
 
 def nothing_escapes_the_test(notebook: Notebook) -> Found:
@@ -336,6 +350,13 @@ def figures_are_described(notebook: Notebook) -> Found:
             yield cell, "its figure has no description; show it with helpers.plots.show"
         elif said != cell.metadata.get("mystnb", {}).get("image", {}).get("alt", ""):
             yield cell, "its alt text is not the figure's description; run `make notebooks`"
+
+
+def pictures_stand_alone(notebook: Notebook) -> Found:
+    """A second output, such as ``<Legend …>``, would take the figure's caption and label."""
+    for cell in notebook.code:
+        if pictures(cell) and len(cell.outputs) > 1:
+            yield cell, "shows something beside its figure; end the cell with show(fig) alone"
 
 
 def figures_have_labels(notebook: Notebook) -> Found:
@@ -443,10 +464,12 @@ STYLE_RULES = [
     ids,
     kinds,
     cell_length,
+    line_length,
     is_python,
     defines_or_runs,
     one_figure_per_plot_cell,
     forbidden_code,
+    no_addresses,
     nothing_escapes_the_test,
     names_are_bound_once,
     functions_read_their_arguments,
@@ -454,6 +477,7 @@ STYLE_RULES = [
     verification_after_run,
     prose_between_code,
     figures_are_described,
+    pictures_stand_alone,
     figures_have_labels,
     frame,
     first_and_last,
