@@ -57,7 +57,11 @@ def run(cells: list[str]) -> dict:
 
 
 def arrays(value, name: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Every array of floats in a value, also inside tuples, lists and dicts."""
+    """Every array of floats in a value, also inside tuples, lists and dicts.
+
+    What was measured, not the weights of models: these drift along directions that the outputs
+    don't feel.
+    """
     if isinstance(value, torch.Tensor):
         value = value.detach().numpy()
     if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.size > 1:
@@ -68,9 +72,6 @@ def arrays(value, name: str) -> Iterator[tuple[str, np.ndarray]]:
     elif isinstance(value, tuple | list):
         for key, item in enumerate(value):
             yield from arrays(item, f"{name}[{key}]")
-    elif isinstance(value, nn.Module):
-        for key, item in value.state_dict().items():
-            yield from arrays(item, f"{name}.{key}")
 
 
 def amplifications(cells: list[str], monkeypatch) -> tuple[dict[str, float], int]:
