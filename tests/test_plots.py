@@ -113,7 +113,8 @@ def test_panels_are_told_apart():
 
 @pytest.mark.parametrize(("value", "text"), [
     (3, "3"), (2.0000000001, "2"), (0.123456, "0.123"), (1234.56, "1234.6"), (1e-7, "1.00e-07"),
-    (2.5e9, "2.50e+09"), (0, "0"), X
+    (2.5e9, "2.50e+09"), (0, "0"), (float("nan"), "nan"), (-0.5, "-0.500"),
+    (99.96, "100.0"), (153.25, "153.2"),
 ])
 def test_numbers_have_three_digits(value, text):
     fig, ax = plt.subplots()
