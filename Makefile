@@ -54,8 +54,9 @@ lock:  ## write requirements.lock anew (wants PYTHON=python3.11, the oldest one 
 	mv _build/lock.txt requirements.lock
 	rm -rf _build/lock
 
-bench: .venv/.stamp  ## time training side by side against plain loops
+bench: .venv/.stamp  ## time training side by side, and fista against scikit-learn
 	TQDM_DISABLE=1 $(RUN) -m benchmarks.ensemble
+	$(RUN) -m benchmarks.lasso
 
 clean:  ## remove the built book, caches and .venv
 	rm -rf .venv _build .pytest_cache .ruff_cache *.egg-info

@@ -62,6 +62,21 @@ def digits() -> Data:
     return Data(torch.as_tensor(X / 16, dtype=torch.get_default_dtype()), torch.as_tensor(y))
 
 
+def diabetes() -> Data:
+    """442 patients with diabetes: how far the disease has progressed after a year.
+
+    X  (442, 10): age, sex (1 or 2), body mass index, average blood pressure and six blood
+       serum values, each in a unit of its own: standardise before penalising
+    y  (442,), the progression, a score from 25 to 346
+
+    Source: Efron, Hastie, Johnstone and Tibshirani (2004); bundled with scikit-learn.
+    """
+    from sklearn.datasets import load_diabetes
+
+    X, y = load_diabetes(return_X_y=True, scaled=False)
+    return Data(*(torch.as_tensor(v, dtype=torch.get_default_dtype()) for v in (X, y)))
+
+
 @per_seed
 def sine(n: int, sigma: float, seed: int) -> Data:
     """One period of a sine with noise: y = sin(πx) + σε, x uniform on [−1, 1], ε normal.

@@ -19,6 +19,16 @@ def test_digits_are_scikit_learns():
     assert X.min() == 0 and X.max() == 1 and y.unique().tolist() == list(range(10))
 
 
+def test_diabetes_is_scikit_learns_in_its_own_units():
+    from sklearn.datasets import load_diabetes
+
+    X, y = data.diabetes()
+    assert X.shape == (442, 10) and y.shape == (442,) and X.dtype == y.dtype == torch.float64
+    assert (y.min(), y.max()) == (25, 346) and X[:, 1].unique().tolist() == [1, 2]
+    standard = (X - X.mean(0)) / X.std(0, correction=0) / math.sqrt(442)
+    assert np.allclose(standard, load_diabetes().data, atol=1e-12)
+
+
 def test_sine_has_the_noise_it_says():
     x, y = data.sine(100_000, sigma=0.3, seed=0)
     residual = y - torch.sin(math.pi * x)
