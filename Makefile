@@ -31,8 +31,9 @@ test: .venv/.stamp  ## lint, unit tests and every notebook output, on two cores
 	$(RUN) -m ruff check .
 	TQDM_DISABLE=1 $(RUN) -m pytest -n 2 --dist loadfile
 
-notebooks: .venv/.stamp  ## run all notebooks again, in place
+notebooks: .venv/.stamp  ## run the notebooks again, in place (and the numbers of the interactive page)
 	TQDM_DISABLE=1 $(RUN) -m tools.notebooks
+	$(RUN) -m tools.explore
 
 lab: .venv/.stamp  ## open JupyterLab on the notebooks
 	$(RUN) -m jupyterlab notebooks

@@ -186,7 +186,7 @@ def row(w, y):
 
 def test_the_written_file_is_what_the_helpers_say():
     stored = explore.PATH.read_text("utf-8")
-    assert differences(stored, explore.page()) == [], "python -m tools.explore writes it anew"
+    assert differences(stored, explore.page()) == [], "`make notebooks` writes it anew"
     assert differences(stored.replace("0.668", "0.670"), explore.page())
     assert differences(stored, explore.page().replace("1.115941249472", "1.115941249475"))
 

@@ -1,6 +1,6 @@
 """Write book/explore_numbers.html: the data of the page with the sliders, and its tables.
 
-    python -m tools.explore
+    python -m tools.explore        (part of `make notebooks`)
 
 The page computes in the reader's browser. The data that it starts from are made here, by the
 helpers, and so are the tables for those who read numbers rather than pictures. A test compares
