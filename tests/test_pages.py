@@ -14,8 +14,8 @@ def targets() -> set[str]:
 
 
 def commands(text: str) -> set[str]:
-    """Every ``make target`` that a text names in code."""
-    code = re.findall(r"```.*?```|`[^`]+`", text, re.S)
+    """Every ``make target`` that a text names in code, in a line or in a block of its own."""
+    code = re.findall(r"^```\n.*?^```|(?<!`)`[^`\n]+`(?!`)", text, re.S | re.M)
     return {name for part in code for name in re.findall(r"\bmake ([a-z-]+)", part)}
 
 
@@ -42,5 +42,6 @@ def test_the_toolbox_shows_every_helper():
 
 def test_a_page_that_names_what_is_not_there_is_noticed():
     assert commands("Run `make bread`, then\n```\nmake book\n```") == {"bread", "book"}
+    assert commands("```{admonition} Try\nmake it `smaller`\n```") == set()
     assert "bread" not in targets() and "book" in targets()
     assert shown("```{literalinclude} ../helpers/gone.py\n```") == {"helpers/gone.py"}
