@@ -62,7 +62,7 @@ def arrays(value, name: str) -> Iterator[tuple[str, np.ndarray]]:
     What was measured, not the weights of models: these drift along directions that the outputs
     don't feel.
     """
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, torch.Tensor) and not isinstance(value, nn.Parameter):
         value = value.detach().numpy()
     if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.size > 1:
         yield name, value
