@@ -97,6 +97,7 @@ class Dropout(nn.Module):
     def __init__(self, members, seeds: Sequence[int], name: str):
         super().__init__()
         self.register_buffer("p", _stacked(members, "p"), persistent=False)
+        self.register_buffer("scale", 1 / (1 - self.p), persistent=False)
         self.generators = [generator(seed, f"dropout/{name}") for seed in seeds]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -106,9 +107,9 @@ class Dropout(nn.Module):
         for row, g in zip(noise, self.generators, strict=True):
             row.uniform_(generator=g)
         noise = torch.empty_like(x[:, :1]).copy_(noise)  # in x's memory layout: faster
-        p = _like(x, self.p)
-        keep = torch.ge(noise, p, out=x.new_empty(0))  # 0. or 1., without the detour over bool
-        return x * keep.mul_(1 / (1 - p))
+        # 0. or 1., without the detour over bool
+        keep = torch.ge(noise, _like(x, self.p), out=x.new_empty(0))
+        return x * keep.mul_(_like(x, self.scale))
 
 
 class EachSample(nn.Module):
@@ -250,11 +251,11 @@ class Optimizer:
             if params := [p for p in group["params"] if p.grad is not None]:
                 self.update(params, **values)
 
-    def buffers(self, name: str, params: list[Tensor]) -> list[Tensor]:
+    def buffers(self, name: str, params: list[Tensor], zeros=torch.zeros_like) -> list[Tensor]:
         """A tensor of zeros for each parameter, kept from step to step."""
         for p in params:
             if (name, p) not in self.state:
-                self.state[name, p] = torch.zeros_like(p)
+                self.state[name, p] = zeros(p)
         return [self.state[name, p] for p in params]
 
 
@@ -300,9 +301,10 @@ class Adam(Optimizer):
             direction.zero_()
 
     def _torch_step(self, params, targets, grads, lr, weight_decay):
-        t = [self.state.setdefault(("t", p), torch.zeros(())) for p in params]  # counts steps
+        m, v = self.buffers("m", params), self.buffers("v", params)
+        t = self.buffers("t", params, lambda p: p.new_zeros(()))  # counts the steps
         self.rule(
-            targets, grads, self.buffers("m", params), self.buffers("v", params), [], t,
+            targets, grads, m, v, [], t,
             fused=True, lr=lr, weight_decay=weight_decay, beta1=0.9, beta2=0.999, eps=1e-8,
             amsgrad=False, maximize=False,
         )
