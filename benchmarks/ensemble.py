@@ -80,6 +80,7 @@ def plain_loop(model, optimizer, data, loss, seed, epochs, batch_size):
 
 
 def seconds(function: Callable[[], object]) -> float:
+    """Processor time of one call."""
     start = time.process_time()
     function()
     return time.process_time() - start

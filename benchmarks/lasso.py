@@ -9,7 +9,6 @@ processor seconds for a whole path, the median of several runs.
 
 import statistics
 import sys
-import time
 
 import numpy as np
 import sklearn
@@ -17,6 +16,7 @@ import torch
 from sklearn.linear_model import lasso_path
 from threadpoolctl import threadpool_limits
 
+from benchmarks.ensemble import seconds
 from helpers import setup
 from helpers.data import Data, linear
 from helpers.regularizers import duality_gap, fista
@@ -44,12 +44,6 @@ def coordinate_descent(data: Data, lams, tol: float, precompute: bool) -> torch.
 def largest_gap(data: Data, lams, W) -> float:
     """Relative to ‖y‖²/(2n), the objective at w = 0."""
     return (duality_gap(*data, W, lams).max() / (data.y.square().mean() / 2)).item()
-
-
-def seconds(function) -> float:
-    start = time.process_time()
-    function()
-    return time.process_time() - start
 
 
 def compare(name: str, nonzero: int, tol: float) -> None:
