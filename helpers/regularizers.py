@@ -31,7 +31,7 @@ def l2(w: Tensor, lam: float) -> Tensor:
     """(λ/2)‖w‖₂² = (λ/2) Σwᵢ² over all elements of w, of any shape; a scalar for autograd.
 
     Its gradient is λw. Raises ValueError if lam is negative or not finite.
-    Source: Hoerl and Kennard (1970). Taught in: notebooks/04_l2
+    Source: Hoerl and Kennard (1970). Taught in: notebooks/06_penalties_in_a_network
     """
     return _nonnegative("lam", lam) / 2 * w.square().sum()
 

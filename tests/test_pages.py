@@ -1,5 +1,7 @@
 """What the prose pages say of the project is so."""
 
+import ast
+import json
 import re
 from pathlib import Path
 
@@ -38,6 +40,23 @@ def test_the_toolbox_shows_every_helper():
     helpers = {f"helpers/{p.name}" for p in (ROOT / "helpers").glob("*.py")}
     toolbox = (ROOT / "book" / "toolbox.md").read_text("utf-8")
     assert shown(toolbox) == helpers - {"helpers/__init__.py"}
+
+
+def taught() -> list[tuple[str, str]]:
+    """Each helper whose docstring says where it is taught, and that notebook."""
+    found = []
+    for path in sorted((ROOT / "helpers").glob("*.py")):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            text = ast.get_docstring(node) or "" if isinstance(node, ast.FunctionDef) else ""
+            found += [(node.name, place) for place in re.findall(r"Taught in: (\S+)", text)]
+    return found
+
+
+@pytest.mark.parametrize(("helper", "notebook"), taught())
+def test_a_taught_helper_meets_the_hand_version_in_its_chapter(helper, notebook):
+    cells = json.loads((ROOT / f"{notebook}.ipynb").read_text("utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert any(re.search(rf"\b{helper}\b", cell) and "check(" in cell for cell in code)
 
 
 def test_a_page_that_names_what_is_not_there_is_noticed():
