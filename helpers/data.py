@@ -8,6 +8,7 @@ import functools
 import gzip
 import inspect
 import math
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -195,30 +196,38 @@ def mnist(folder: str | Path, part: str = "train") -> Data:
     X     (n, 784), grey values from 0 to 1;  y  (n,), whole numbers from 0 to 9
 
     Reads ``train-images-idx3-ubyte`` and the like, with or without ``.gz``. Raises
-    FileNotFoundError if folder or file isn't there, ValueError if a file is damaged.
+    FileNotFoundError if folder or file isn't there, ValueError if a file is damaged, or images
+    and labels are swapped.
     Source of the format: LeCun, Cortes and Burges, "The MNIST database".
     """
     if part not in ("train", "test"):
         raise ValueError(f'part must be "train" or "test", got {part!r}')
     prefix = Path(folder) / {"train": "train", "test": "t10k"}[part]
-    X = _read_idx(Path(f"{prefix}-images-idx3-ubyte"))
-    y = _read_idx(Path(f"{prefix}-labels-idx1-ubyte"))
+    X = _read_idx(Path(f"{prefix}-images-idx3-ubyte"), ("n", 28, 28))
+    y = _read_idx(Path(f"{prefix}-labels-idx1-ubyte"), ("n",))
     _same_length(X, y)
+    if y.max(initial=0) > 9:
+        raise ValueError(f"{prefix}-labels-idx1-ubyte must hold 0 to 9, got {y.max()}")
     X = torch.as_tensor(X.reshape(len(X), -1) / 255, dtype=torch.get_default_dtype())
     return Data(X, torch.as_tensor(y.astype(np.int64)))
 
 
-def _read_idx(path: Path) -> np.ndarray:
+def _read_idx(path: Path, shape_wanted: tuple) -> np.ndarray:
     """An IDX file of bytes: two zeros, type 8, number of axes, their lengths, the bytes."""
     raw = _read_bytes(path)
     axes = raw[3] if raw[:3] == b"\0\0\x08" and len(raw) > 3 else 0
     shape = np.frombuffer(raw, ">u4", axes, 4) if axes and len(raw) >= 4 + 4 * axes else None
     if shape is None:
         raise ValueError(f"{path} is not an IDX file of bytes: it begins with {raw[:4]!r}")
-    expected, got = math.prod(shape.tolist()), len(raw) - 4 - 4 * axes
+    shape = shape.tolist()
+    if not shape[0] or ("n", *shape[1:]) != shape_wanted:
+        wanted = " × ".join(map(str, shape_wanted))
+        raise ValueError(f"{path} must hold {wanted} bytes with n ≥ 1, and it holds "
+                         f"{' × '.join(map(str, shape))}; are images and labels swapped?")
+    expected, got = math.prod(shape), len(raw) - 4 - 4 * axes
     if got != expected:
         raise ValueError(f"{path} is damaged: {expected} bytes of data announced, {got} there")
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape.tolist())
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -231,7 +240,7 @@ def _read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     try:
         return gzip.decompress(zipped.read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{zipped} is damaged: {error}") from error
 
 

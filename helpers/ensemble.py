@@ -97,19 +97,31 @@ class Dropout(nn.Module):
     def __init__(self, members, seeds: Sequence[int], name: str):
         super().__init__()
         self.register_buffer("p", _stacked(members, "p"), persistent=False)
+        if not ((self.p >= 0) & (self.p < 1)).all():
+            raise ValueError(f"stack: p of {name} must be in [0, 1), got {self.p.max():g}")
         self.register_buffer("scale", 1 / (1 - self.p), persistent=False)
         self.generators = [generator(seed, f"dropout/{name}") for seed in seeds]
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        noise = x.new_empty(len(x), 1, *x.shape[2:])  # one draw per seed serves all settings
+        noise = x.new_empty(len(x), 1, *self.draws(x))  # one draw per seed serves all settings
         for row, g in zip(noise, self.generators, strict=True):
             row.uniform_(generator=g)
         noise = torch.empty_like(x[:, :1]).copy_(noise)  # in x's memory layout: faster
         # 0. or 1., without the detour over bool
         keep = torch.ge(noise, _like(x, self.p), out=x.new_empty(0))
         return x * keep.mul_(_like(x, self.scale))
+
+    def draws(self, x: Tensor) -> tuple[int, ...]:
+        return x.shape[2:]
+
+
+class Dropout2d(Dropout):
+    """nn.Dropout2d, side by side: drops whole channels of x (S, H, B, C, height, width)."""
+
+    def draws(self, x: Tensor) -> tuple[int, ...]:
+        return *x.shape[2:4], 1, 1
 
 
 class EachSample(nn.Module):
@@ -126,6 +138,7 @@ class EachSample(nn.Module):
 PARALLEL = {
     nn.Linear: Linear, nn.Conv2d: Conv2d, nn.BatchNorm1d: BatchNorm, nn.BatchNorm2d: BatchNorm
 }
+NOISE = {nn.Dropout: Dropout, nn.Dropout2d: Dropout2d}
 ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.Identity)
 PER_SAMPLE = (nn.Flatten, nn.MaxPool2d, nn.AvgPool2d)
 
@@ -140,12 +153,13 @@ def stack(build: Callable[..., nn.Module], settings: Iterable, seeds: Sequence[i
     It maps inputs (S, H or 1, B, …) to outputs (S, H, B, …).
 
     Raises TypeError for a layer that it can't put side by side, ValueError if the models differ
-    in architecture, or there is none.
+    in architecture or share parameters between layers, or there is none.
     """
     settings, seeds = list(settings), list(seeds)
     members = [[build(setting, seed) for setting in settings] for seed in seeds]
     if not members or not members[0]:
         raise ValueError("stack: settings and seeds must each hold at least one value")
+    _no_shared_parameters(members[0][0])
     return _side_by_side(members, seeds, "model")
 
 
@@ -158,8 +172,9 @@ def _side_by_side(members, seeds, name):
     one = members[0][0]
     if all(type(layer) is nn.Sequential for row in members for layer in row):
         return _sequential(members, seeds, name)
-    if all(type(layer) is nn.Dropout for row in members for layer in row):
-        return Dropout(members, seeds, name)
+    kinds = {type(layer) for row in members for layer in row}
+    if len(kinds) == 1 and type(one) in NOISE:
+        return NOISE[type(one)](members, seeds, name)
     _same({repr(layer) for row in members for layer in row}, name)  # widths, strides and all
     if type(one) in PARALLEL:
         return PARALLEL[type(one)](members)
@@ -167,11 +182,22 @@ def _side_by_side(members, seeds, name):
         return EachSample(one)
     if type(one) in ELEMENTWISE:
         return one
-    allowed = [nn.Sequential, nn.Dropout, *PARALLEL, *PER_SAMPLE, *ELEMENTWISE]
+    allowed = [nn.Sequential, *NOISE, *PARALLEL, *PER_SAMPLE, *ELEMENTWISE]
     raise TypeError(
         f"stack: {name} is {type(one).__name__}, which can't be put side by side; "
         f"possible are {', '.join(kind.__name__ for kind in allowed)}"
     )
+
+
+def _no_shared_parameters(model: nn.Module) -> None:
+    """Side by side, each layer gets a copy: what was one tensor would train as two."""
+    names: dict = {}
+    for name, p in model.named_parameters(remove_duplicate=False):
+        names.setdefault(p, []).append(name)
+    for shared in names.values():
+        if len(shared) > 1:
+            raise ValueError(f"stack: {' and '.join(shared)} are one parameter; layers that "
+                             "share parameters can't be put side by side")
 
 
 def _sequential(members, seeds, name):
@@ -461,4 +487,8 @@ def _with_settings(data: Data, S: int | None = None) -> Data:
             f"with S = {S or 'the number of seeds'}; got {tuple(data[0].shape)} "
             f"and {tuple(data[1].shape)}"
         )
+    if not y.shape[2]:
+        raise ValueError("data must hold at least one sample (n ≥ 1), got none")
+    if not X.is_floating_point():
+        raise TypeError(f"data: X must be floating point, got {X.dtype}; X.double() converts")
     return Data(X, y)

@@ -1,4 +1,4 @@
-"""Penalties, their proximal maps, and the linear regressions that they lead to.
+"""Penalties, their proximal maps, the linear regressions that they lead to, and dropout.
 
 The objective is the book's: ½ · mean squared error + penalty, without an intercept (centre X
 and y first). Solvers compute in float64. A proximal map is a step that pays for moving::
@@ -233,6 +233,35 @@ def _gap(X: Tensor, y: Tensor, w: Tensor, lam) -> tuple[Tensor, Tensor]:
     primal = square / 2 + len(y) * lam * torch.linalg.vector_norm(w, 1, dim=-1)
     dual = shrink * torch.linalg.vecdot(residual, y) - shrink**2 * square / 2
     return (primal - dual) / len(y), slope
+
+
+# --- dropout -----------------------------------------------------------------------------
+
+
+def dropout(
+    x: Tensor, p: float, generator: torch.Generator, training: bool = True
+) -> Tensor:
+    """Inverted dropout: x·m / (1 − p), each element of m being 0 with probability p, else 1.
+
+    x          of any shape, floating point
+    p          the probability to drop, in [0, 1)
+    generator  where the mask comes from: m = 1 where a uniform number on [0, 1) is at least p
+    training   False returns x itself, and so does p = 0, without drawing
+
+    Mean x and variance x² p/(1 − p), element by element; the gradient goes through the same
+    mask. Raises TypeError if x holds whole numbers, ValueError if p is out of range or x is
+    empty. Source: Srivastava et al. (2014). Taught in: notebooks/10_dropout_by_hand
+    """
+    if not isinstance(p, Real) or not 0 <= p < 1:
+        raise ValueError(f"p, the probability to drop, must be in [0, 1), got {p!r}")
+    if not x.is_floating_point():
+        raise TypeError(f"x must be floating point, got {x.dtype}; x.double() converts")
+    if not x.numel():
+        raise ValueError(f"x must have at least one element, got shape {tuple(x.shape)}")
+    if not training or p == 0:
+        return x
+    keep = torch.rand(x.shape, generator=generator, dtype=x.dtype) >= p
+    return x * keep / (1 - p)
 
 
 # --- checks ------------------------------------------------------------------------------

@@ -179,3 +179,24 @@ def test_mnist_names_a_damaged_file(folder):
         path.write_bytes(gzip.compress(rubbish))
         with pytest.raises(ValueError, match="not an IDX file"):
             data.mnist(folder, "test")
+
+
+def test_mnist_names_a_swapped_pair(folder):
+    labels, images = folder / "t10k-labels-idx1-ubyte", folder / "t10k-images-idx3-ubyte.gz"
+    write_idx(images, np.array([1, 2, 3], np.uint8))
+    with pytest.raises(ValueError, match="must hold n × 28 × 28 bytes .* holds 3; are .* swapped"):
+        data.mnist(folder, "test")
+    write_idx(images, np.zeros((5, 28, 28), np.uint8))
+    write_idx(labels, np.zeros((5, 28, 28), np.uint8), compress=False)
+    with pytest.raises(ValueError, match="labels-idx1-ubyte must hold n bytes .* 5 × 28 × 28;"):
+        data.mnist(folder, "test")
+
+
+def test_mnist_refuses_other_images_and_labels(folder):
+    labels, images = folder / "t10k-labels-idx1-ubyte", folder / "t10k-images-idx3-ubyte.gz"
+    write_idx(labels, np.array([1, 2, 3, 4, 10], np.uint8), compress=False)
+    with pytest.raises(ValueError, match="labels-idx1-ubyte must hold 0 to 9, got 10"):
+        data.mnist(folder, "test")
+    write_idx(images, np.zeros((0, 28, 28), np.uint8))
+    with pytest.raises(ValueError, match="n ≥ 1, and it holds 0 × 28 × 28"):
+        data.mnist(folder, "test")

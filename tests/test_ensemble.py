@@ -25,6 +25,8 @@ def train() -> Data:
 class NamedDropout(nn.Module):
     """Plain inverted dropout of one model, with the noise of a named stream."""
 
+    draws = slice(None)  # all axes have noise of their own
+
     def __init__(self, p, seed, name):
         super().__init__()
         self.p, self.generator = p, generator(seed, f"dropout/{name}")
@@ -32,13 +34,22 @@ class NamedDropout(nn.Module):
     def forward(self, x):
         if not self.training:
             return x
-        return x * (torch.rand(x.shape, generator=self.generator) >= self.p) / (1 - self.p)
+        noise = torch.rand(x.shape[self.draws], generator=self.generator)
+        noise = noise.view(*noise.shape, *[1] * (x.dim() - noise.dim()))
+        return x * (noise >= self.p) / (1 - self.p)
+
+
+class NamedDropout2d(NamedDropout):
+    draws = slice(2)  # one draw for each sample and channel
+
+
+NAMED = {nn.Dropout: NamedDropout, nn.Dropout2d: NamedDropout2d}
 
 
 def alone(model, optimizer, X, y, seed, loss=F.cross_entropy):
     """The training loop as anybody writes it."""
     model = nn.Sequential(*(
-        NamedDropout(layer.p, seed, f"model.{i}") if isinstance(layer, nn.Dropout) else layer
+        NAMED[type(layer)](layer.p, seed, f"model.{i}") if type(layer) in NAMED else layer
         for i, layer in enumerate(model)
     ))
     optimizer = optimizer(model)
@@ -71,7 +82,14 @@ MODELS = {
     "dropout": lambda p, seed: mlp(64, 12, 8, 10, p=p, seed=seed),
     "batch norm": lambda p, seed: mlp(64, 12, 8, 10, p=p, batch_norm=True, seed=seed),
     "cnn": lambda p, seed: cnn(1, 3, 4, p=p, batch_norm=True, seed=seed),
+    "channels": lambda p, seed: channels(p, seed),
 }
+
+
+def channels(p, seed):
+    """A small CNN that drops whole channels after its first layer."""
+    first, *others = cnn(1, 3, 4, seed=seed)
+    return nn.Sequential(first, nn.Dropout2d(p), *others)
 
 
 def largest_difference(model, state) -> float:
@@ -90,7 +108,7 @@ def largest_difference(model, state) -> float:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_each_member_equals_the_model_trained_alone(optimizer, model, grouped, one_lr, train):
     ours, torchs, options = OPTIMIZERS[optimizer]
-    X = train.X.unflatten(-1, (1, 8, 8)) if model == "cnn" else train.X
+    X = train.X.unflatten(-1, (1, 8, 8)) if model in ("cnn", "channels") else train.X
     lrs, decays = ([0.02] * 3, [0.1] * 3) if one_lr else (LRS, DECAYS)
     lr, decay = (0.02, 0.1) if one_lr else (lrs, decays)
 
@@ -141,6 +159,15 @@ def test_a_member_does_not_depend_on_the_others(train):
     one = trained([0.5], [0.3], SEEDS[1:], Data(train.X[1:], train.y[1:]))
     for name, value in member(one, 0, 0).items():
         assert torch.allclose(value, member(both, 1, 1)[name], rtol=0, atol=1e-13)
+
+
+def test_dropout2d_drops_whole_channels():
+    layer = stack(lambda p, _: nn.Dropout2d(p), [0.5, 0.0], SEEDS)
+    out = layer(torch.ones(2, 1, 40, 6, 3, 3))
+    each = out.flatten(-2)
+    assert (each == each[..., :1]).all() and (out[:, 1] == 1).all()
+    assert set(out[:, 0].unique().tolist()) == {0, 2}
+    assert not torch.equal(out[0], out[1])  # seeds differ
 
 
 def test_frozen_parameters_stay(train):
@@ -228,6 +255,10 @@ def test_a_long_fit_shows_its_progress_and_a_silenced_one_nothing(train, monkeyp
     (lambda h, s: mlp(4, *[3] * (h + 1), 2, seed=s), ValueError, "3 layers and .* 5 layers"),
     (lambda h, s: nn.Sequential(nn.ReLU() if h else nn.Tanh()), ValueError, "ReLU.. and Tanh"),
     (lambda h, s: nn.Conv2d(1, 1, 3, padding=1, padding_mode="reflect"), ValueError, "zeros"),
+    (lambda h, s: [nn.Dropout(), nn.Dropout2d()][h], ValueError, "Dropout.* and Dropout2d"),
+    (lambda h, s: nn.Dropout(h / 1), ValueError, r"p of model must be in \[0, 1\), got 1"),
+    (lambda h, s: nn.Sequential(*[nn.Linear(2, 2)] * 2), ValueError,
+     "0.weight and 1.weight are one parameter"),
 ])
 def test_stack_names_what_it_cannot_do(build, error, says):
     with pytest.raises(error, match=says):
@@ -269,6 +300,10 @@ def test_fit_checks_the_shapes_of_its_data(train):
                  Data(train.X[:1], train.y[:1])):
         with pytest.raises(ValueError, match="data must have X"):
             fit(net, opt, data, seeds=SEEDS, epochs=1)
+    with pytest.raises(ValueError, match=r"at least one sample \(n ≥ 1\), got none"):
+        evaluate(net, Data(train.X[:, :0], train.y[:, :0]))
+    with pytest.raises(TypeError, match="X must be floating point, got torch.int64"):
+        evaluate(net, Data(train.X.long(), train.y))
     with pytest.raises(TypeError, match="whole numbers"):
         fit(net, opt, Data(train.X, train.y.double()), seeds=SEEDS, epochs=1)
     for counts in ({"epochs": 0}, {"epochs": 1, "eval_every": 0}):

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from helpers import data, regularizers
 from helpers.regularizers import (
     block_soft_threshold,
+    dropout,
     duality_gap,
     elastic_net,
     fista,
@@ -20,7 +21,7 @@ from helpers.regularizers import (
     ridge,
     soft_threshold,
 )
-from helpers.rng import generator
+from helpers.rng import generator, seeded
 
 NAN, INF = float("nan"), float("inf")
 
@@ -354,6 +355,64 @@ def test_the_duality_gap_equals_scikit_learns_and_its_definition():
     lower = (y.square().sum() - (y - theta).square().sum()) / (2 * n)
     assert math.isclose(duality_gap(X, y, W[2], 0.01), objective(X, y, W[2], 0.01) - lower,
                         rel_tol=1e-9)
+
+
+# --- dropout -----------------------------------------------------------------------------
+
+
+def test_dropout_has_two_values_and_the_mean_and_variance_of_theory():
+    x, n = torch.tensor([-2.0, 0.5, 3.0]), 200_000
+    for p in (0.1, 0.5, 0.8):
+        draws = dropout(x.expand(n, 3), p, generator(0, f"dropout/{p}"))
+        assert all(set(draws[:, i].unique().tolist()) == {0, x[i].item() / (1 - p)} for i in (0, 1))
+        variance = x**2 * p / (1 - p)
+        assert ((draws.mean(0) - x).abs() < 4 * (variance / n).sqrt()).all()
+        # (draw − x)² has the variance  x⁴ p(1 − 2p)² / (1 − p)³
+        se = (x**4 * p * (1 - 2 * p) ** 2 / (1 - p) ** 3 / n).sqrt() + 1e-9
+        assert (((draws - x) ** 2).mean(0) - variance).abs().le(4 * se).all()
+
+
+def test_the_gradient_of_dropout_goes_through_the_same_mask():
+    x = normal(5, 4).requires_grad_()
+    out = dropout(x, 0.5, generator(0, "mask"))
+    (gradient,) = torch.autograd.grad(out.sum(), x)
+    assert torch.equal(gradient, (out != 0) * 2.0) and 0 < (gradient == 0).sum() < 20
+    assert torch.autograd.gradcheck(lambda x: dropout(x, 0.3, generator(0, "mask")), (x,))
+
+
+def test_dropout_equals_torchs_under_its_mask():
+    x = normal(6, 5)
+    torchs = torch.nn.Dropout(0.25)
+    with seeded(0):
+        mask = torchs(torch.ones(6, 5)) * 0.75
+    with seeded(0):
+        theirs = torchs(x)
+    assert torch.allclose(theirs, x * mask / 0.75, rtol=1e-15)
+    # ours, by a mask of its own
+    ours = dropout(x, 0.25, generator(1, "mask"))
+    mask = torch.rand(6, 5, generator=generator(1, "mask")) >= 0.25
+    assert torch.allclose(ours, x * mask / 0.75, rtol=1e-15)
+
+
+def test_dropout_of_nothing_is_the_identity_and_draws_nothing():
+    x, g = normal(3), generator(0, "mask")
+    before = g.get_state()
+    assert dropout(x, 0, g) is x and dropout(x, 0.5, g, training=False) is x
+    assert torch.equal(g.get_state(), before)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("x", "p", "error", "says"), [
+    (torch.ones(2), 1.0, ValueError, r"p, the probability to drop, must be in \[0, 1\), got 1.0"),
+    (torch.ones(2), -0.1, ValueError, "got -0.1"),
+    (torch.ones(2), NAN, ValueError, "got nan"),
+    (torch.ones(2), "half", ValueError, "got 'half'"),
+    (torch.ones(2, dtype=torch.long), 0.5, TypeError, "x must be floating point, got torch.int64"),
+    (torch.ones(0, 3), 0.5, ValueError, r"at least one element, got shape \(0, 3\)"),
+])
+def test_dropout_names_bad_input(x, p, error, says, training):
+    with pytest.raises(error, match=says):
+        dropout(x, p, generator(0, "mask"), training)
 
 
 # --- bad input ---------------------------------------------------------------------------
