@@ -229,7 +229,8 @@ def _refuse(what: str, names: list[str]) -> None:
 
 def _summary(params: list[Tensor], group: Mapping) -> str:
     """4 tensors (3,370 numbers), lr 0.1, weight_decay 0 to 1"""
-    parts = [f"{len(params)} tensors ({sum(p.numel() for p in params):,} numbers)"]
+    tensors = "1 tensor" if len(params) == 1 else f"{len(params)} tensors"
+    parts = [f"{tensors} ({sum(p.numel() for p in params):,} numbers)"]
     for name in ("lr", "weight_decay"):
         if name in group:
             value = torch.as_tensor(group[name])
