@@ -154,6 +154,14 @@ def d2l_concise(lam):
     return step, 2 * l2_gradient(lam(weight_decay=0.7))  # the same minimum, twice the step
 
 
+def decoupled_momentum(lam):
+    mu, decay, lr, w, v = 0.8, 0.4, 0.1, np.zeros(D), np.zeros(D)
+    for _ in range(5000):
+        v = mu * v + X.T @ (X @ w - Y) / N
+        w = (1 - lr * decay) * w - lr * v
+    return w, ridge(lam(mu=mu, decay=decay))
+
+
 def summed_loss(lam):
     w = np.linalg.solve(X.T @ X + 5.0 * np.eye(D), X.T @ Y)
     return w, ridge(lam(lambda_sum=5.0, n=N))
@@ -235,6 +243,7 @@ CASES = {  # first column of the row: how it is computed, and how exactly
     "Keras regularizers.L1(l1)": (keras_l1, 1e-12),
     "D2L from scratch, lambd": (d2l_scratch, 1e-12),
     "D2L concise, weight_decay beside nn.MSELoss": (d2l_concise, 1e-12),
+    "SGD with momentum mu and decoupled decay": (decoupled_momentum, 1e-12),
     "a loss that is a sum over samples": (summed_loss, 1e-12),
     "a normal prior of variance tau² for each weight, noise of variance sigma²": (
         normal_prior, 1e-10),
