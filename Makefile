@@ -12,7 +12,7 @@ FOR_PYTHON_3_11_0 = 'soupsieve<3'
 RUN = .venv/bin/python
 BUILD = .venv/bin/jupyter-book build . -q -W --keep-going -n
 
-.PHONY: help book test notebooks lab serve lock bench clean
+.PHONY: help book test notebooks mnist lab serve lock bench clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -34,6 +34,9 @@ test: .venv/.stamp  ## lint, unit tests and every notebook output, on two cores
 notebooks: .venv/.stamp  ## run the notebooks again, in place (and the numbers of the interactive page)
 	TQDM_DISABLE=1 $(RUN) -m tools.notebooks
 	$(RUN) -m tools.explore
+
+mnist: .venv/.stamp  ## run the MNIST study again: make mnist DATA=<folder>, downloads into an empty one
+	@$(RUN) -m studies.mnist "$(DATA)"
 
 lab: .venv/.stamp  ## open JupyterLab on the notebooks
 	$(RUN) -m jupyterlab notebooks

@@ -1,0 +1,1 @@
+"""Studies that are too long for a page: each is a program whose results a page shows."""
