@@ -317,7 +317,10 @@ import functools, pathlib, sys
 from studies import mnist
 if __name__ == "__main__":
     mnist.KEPT = pathlib.Path(sys.argv[2])
-    mnist.run = functools.partial(mnist.run, kept=mnist.KEPT)
+    mnist.RESULTS = mnist.KEPT / "results"
+    cnn, fc = mnist.COMPARISONS
+    short, endless = fc._replace(epochs=1), cnn._replace(epochs=10**9)
+    mnist.run = functools.partial(mnist.run, comparisons=(short, endless), kept=mnist.KEPT)
     sys.exit(mnist.main(sys.argv[1:2]))
 """
 
@@ -339,7 +342,8 @@ def test_ctrl_c_ends_the_program_at_once_with_a_message(pair, tmp_path):
         program.kill()
     assert program.returncode == 130 and "Stopped. What is finished is kept in" in said
     assert "Traceback" not in said
-    assert names(kept) and all(json.loads(path.read_text()) for path in kept.iterdir())
+    assert names(kept) and "results" not in names(kept)
+    assert all(json.loads(path.read_text()) for path in kept.iterdir())
 
 
 # --- what is committed -------------------------------------------------------------------
