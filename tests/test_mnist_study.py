@@ -313,9 +313,11 @@ def test_two_processes_give_the_same(pair):
 
 
 PROGRAM = """
-import functools, pathlib, sys
+import functools, pathlib, signal, sys
 from studies import mnist
 if __name__ == "__main__":
+    # as in a terminal; a program that was started in the background ignores Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     mnist.KEPT = pathlib.Path(sys.argv[2])
     mnist.RESULTS = mnist.KEPT / "results"
     cnn, fc = mnist.COMPARISONS
