@@ -1,10 +1,8 @@
 import copy
-import gzip
 import http.server
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 import threading
@@ -14,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_data import write_idx
 from torch import nn
 from torch.nn import functional as F
 
@@ -35,19 +34,14 @@ TINY = study.Comparison(
 )
 
 
-def write(path, array):
-    head = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
-    raw = head + array.tobytes()
-    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
-
-
 def write_pair(folder, part, n, seed, ending=""):
     """Images that are bright in the row of their class."""
     y = torch.randint(10, (n,), generator=generator(seed, "y"))
     X = torch.randint(100, (n, 28, 28), generator=generator(seed, "X"))
     X[range(n), 2 * y] += 100
-    write(folder / f"{part}-images-idx3-ubyte{ending}", X.numpy().astype(np.uint8))
-    write(folder / f"{part}-labels-idx1-ubyte{ending}", y.numpy().astype(np.uint8))
+    for name, values in {"images-idx3-ubyte": X, "labels-idx1-ubyte": y}.items():
+        path = folder / f"{part}-{name}{ending}"
+        write_idx(path, values.numpy().astype(np.uint8), compress=bool(ending))
 
 
 @pytest.fixture
