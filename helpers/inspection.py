@@ -4,17 +4,21 @@ Write ``print(checkup(model, optimizer, loader))`` where training begins. A sile
 proves nothing: it sees neither the training loop nor how the data were split and chosen.
 """
 
+import dataclasses
 import random
-from collections import Counter
+import sys
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from copy import copy
+from functools import partial
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules import module as hooks
 from torch.nn.parameter import UninitializedTensorMixin
 from torch.overrides import TorchFunctionMode
 
@@ -28,6 +32,9 @@ ADAM = "Adam and AdamW, notebooks/09_adam_and_adamw"
 DROPOUT = "Dropout by hand, notebooks/10_dropout_by_hand"
 NETWORKS = "Dropout in networks, notebooks/11_dropout_in_networks"
 MYTHS = "Myths and bugs, notebooks/16_myths_and_bugs"
+
+SAMPLES = 100_000  # of either loader that are searched for overlap
+ELEMENTS = 10_000  # of a tensor, where that many say as much as all
 
 
 class Finding(NamedTuple):
@@ -61,18 +68,22 @@ def checkup(
 ) -> Findings:
     """What looks wrong in a set-up for training; ``print`` shows one line per finding.
 
-    model           in the mode in which it is going to train; called as model(X)
-    loader          yields batches (X, y) anew each time it is iterated, as a DataLoader does
-    validation      the same for validation data; None looks for no overlap
+    model           in the mode in which it is going to train; called as model(X) on the first
+                    batch
+    loader          yields batches (X, …) anew each time it is iterated, as a DataLoader does,
+                    and so does a list [(X, y)]; X is a tensor whose first axis is the samples
+    validation      the same for validation data: which of its inputs are in loader too, among
+                    the first 100,000 samples of each? None skips this
     penalty         the term that is added to the loss, as a function of the model
     zeros_expected  should training make weights exactly 0?
 
     Model, optimizer, loaders and random generators are left as they were. Raises TypeError if
     an argument is of another kind, ValueError if a loader is empty, or the model has no
-    parameters, or still lazy ones.
+    parameters, or still lazy ones; what model(X) or penalty(model) raises comes through.
+    Source: Li et al. (2019) on batch norm after dropout. Taught in: notebooks/16_myths_and_bugs
     """
     _check_arguments(model, optimizer, loader, validation, penalty)
-    with _untouched(model, loader, validation):
+    with _with_graph(), _untouched(model, loader, validation):
         X = next(_batches("loader", loader))[0].to(next(model.parameters()).device)
         found = [*_groups(model, optimizer), *_decayed(model, optimizer), *_coupled(optimizer)]
         found += [*_switched_off(model), *_training_pass(model, X), *_evaluation(model, X)]
@@ -149,9 +160,14 @@ def _coupled(optimizer) -> Iterator[Finding]:
 
 
 def _switched_off(model: nn.Module) -> Iterator[Finding]:
-    """Dropout in evaluation mode where training begins: someone forgot ``model.train()``."""
-    layers = {name: m for name, m in model.named_modules() if _drops(m) and not m.training}
-    where = [_place(name, m) for name, m in layers.items()]
+    """Dropout in evaluation mode where training begins: someone forgot ``model.train()``.
+
+    In a frozen part it may be on purpose.
+    """
+    parts = (m for m in model.modules() if {p.requires_grad for p in m.parameters()} == {False})
+    frozen = {inner for m in parts for inner in m.modules()}
+    off = {n: m for n, m in model.named_modules() if _drops(m) and not m.training}
+    where = [_place(name, m) for name, m in off.items() if m not in frozen]
     yield from _finding("dropout is switched off while the model trains", where, DROPOUT)
 
 
@@ -163,20 +179,46 @@ def _training_pass(model: nn.Module, X: Tensor) -> Iterator[Finding]:
     """Batch norm after dropout, and parameters that the outputs don't depend on.
 
     Dropout changes the variance between training and evaluation, and batch norm stores that
-    of training: Li et al. (2019). We report it where no weights lie between the two.
+    of training. We report it where no weights lie between the two.
     """
-    model.train()
-    with _Watch(model) as watch, torch.enable_grad():
-        outputs = [t for t in _tensors(model(X.clone())) if t.requires_grad]
+    if not model.training:  # else parts in evaluation mode are so on purpose
+        model.train()
+    with _Watch(model) as watch:
+        outputs = model(X.clone())
     yield from _finding("batch norm after dropout", watch.noisy_norms, NETWORKS)
-    uses = {p: _name(names) for p, names in _names(model).items() if p.requires_grad}
-    grads = _gradients(outputs, list(uses))
-    unused = [name for name, g in zip(uses.values(), grads, strict=True) if g is None]
+    unused = _unused(outputs, model)
+    if unused:  # some layers are skipped at random in training, and all there in evaluation
+        also = _unused(model.eval()(X.clone()), model)
+        unused = [name for name in unused if name in also]
     yield from _finding("without effect on the outputs, by the graph", unused, MYTHS)
 
 
+def _unused(outputs, model: nn.Module) -> list[str]:
+    """Parameters that are not in the graph of the outputs, as far as one can see into it."""
+    tensors = list(_tensors(outputs))
+    nodes = _graph([t for t in tensors if t.requires_grad])
+    if not tensors or any(node.name() == "CheckpointFunctionBackward" for node in nodes):
+        return []  # an object of another kind; a checkpoint that builds its graph when it is used
+    used = {node.variable for node in nodes if hasattr(node, "variable")}
+    return [_name(uses) for p, uses in _names(model).items() if p.requires_grad and p not in used]
+
+
+def _graph(tensors: list[Tensor]) -> set:
+    """The nodes behind tensors. Looking at them, unlike a backward pass, calls no hook."""
+    found, todo = set(), [torch.autograd.graph.get_gradient_edge(t).node for t in tensors]
+    while todo:
+        node = todo.pop()
+        if node not in found:
+            found.add(node)
+            todo += [following for following, _ in node.next_functions if following]
+    return found
+
+
 def _evaluation(model: nn.Module, X: Tensor) -> Iterator[Finding]:
-    """Two passes in evaluation mode: dropout must be off, and the outputs the same."""
+    """Two passes in evaluation mode: dropout must be off, and the outputs the same.
+
+    A model that draws on purpose, as a variational autoencoder may, is reported too.
+    """
     model.eval()
     with torch.no_grad(), _Watch(model) as first:
         model(X.clone())
@@ -193,9 +235,15 @@ def _evaluation(model: nn.Module, X: Tensor) -> Iterator[Finding]:
 def _same(a: list[Tensor], b: list[Tensor]) -> bool:
     """Equal but for rounding, which isn't repeatable on every device."""
     return len(a) == len(b) and all(
-        s.shape == t.shape and torch.allclose(s, t, equal_nan=True)
+        s.shape == t.shape and torch.allclose(s, t, _rounding(s), _rounding(s), equal_nan=True)
         for s, t in zip(a, b, strict=True)
     )
+
+
+def _rounding(t: Tensor) -> float:
+    """Far above the rounding of one operation, far below 1: 1.5e-8 in float64, 0.09 in bfloat16."""
+    exact = not (t.is_floating_point() or t.is_complex())
+    return 0.0 if exact else torch.finfo(t.dtype).eps ** 0.5
 
 
 class _Watch(TorchFunctionMode):
@@ -203,7 +251,7 @@ class _Watch(TorchFunctionMode):
 
     active       places that call dropout with training=True
     noisy_norms  places whose batch norm has an input that still carries a dropout's noise
-    outputs      (place, tensors) of each module, in the order in which they finish
+    outputs      (place, first elements) of each module, in the order in which they finish
     """
 
     DROPOUTS = (
@@ -214,26 +262,32 @@ class _Watch(TorchFunctionMode):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.places = {m: _place(name, m) for name, m in model.named_modules()}
-        self.running, self.marks = [], {}
+        self.places = [(m, _place(name, m)) for name, m in model.named_modules()]
+        self.running, self.marks = ["the model"], {}
         self.active, self.noisy_norms, self.outputs = [], [], []
 
     def __enter__(self):
-        self.handles = [
-            hooks.register_module_forward_pre_hook(lambda module, _: self.running.append(module)),
-            hooks.register_module_forward_hook(self._finish, always_call=True),
-        ]
+        self.handles = []
+        for m, place in self.places:
+            start, finish = partial(self._start, place), partial(self._finish, place)
+            self.handles.append(m.register_forward_pre_hook(start))
+            self.handles.append(m.register_forward_hook(finish, always_call=True))
         return super().__enter__()
 
     def __exit__(self, *error):
         for handle in self.handles:
             handle.remove()
+        self.marks.clear()  # it holds what the pass has computed
         return super().__exit__(*error)
 
-    def _finish(self, module, _, output) -> None:
+    def _start(self, place: str, *_) -> None:
+        self.running.append(place)
+
+    def _finish(self, place: str, module, args, output) -> None:
         self.running.pop()
-        if module in self.places:
-            self.outputs.append((self.places[module], [t.detach() for t in _tensors(output)]))
+        # copies, since the next layer may work in place; of a part, since they are many
+        parts = [t.detach().flatten()[:ELEMENTS].clone() for t in _tensors(output)]
+        self.outputs.append((place, parts))
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         """Follow dropout's noise from tensor to tensor, up to where weights mix it."""
@@ -242,23 +296,18 @@ class _Watch(TorchFunctionMode):
         marks = {self._mark(t) for t in _tensors(values)}
         if function in self.DROPOUTS:
             p, training = [v for v in values if not isinstance(v, Tensor)][:2]
-            self.active += [self._here()] * bool(p and training)
+            self.active += self.running[-1:] * bool(p and training)
             marks = {"noise"} if p else marks
         if marks == {"weight"}:  # W.T, say
             self.marks |= dict.fromkeys(_tensors(output), "weight")
         elif "noise" in marks and "weight" not in marks:
             self.marks |= dict.fromkeys(_tensors(output), "noise")
-            self.noisy_norms += [self._here()] * (function in self.NORMS)
+            self.noisy_norms += self.running[-1:] * (function in self.NORMS)
         return output
 
     def _mark(self, t: Tensor) -> str | None:
         weight = isinstance(t, nn.Parameter) and t.dim() > 1
         return "weight" if weight else self.marks.get(t)
-
-    def _here(self) -> str:
-        """The innermost running module that has a name; one made in forward has none."""
-        named = (self.places[m] for m in reversed(self.running) if m in self.places)
-        return next(named, "the model")
 
 
 # --- the penalty -------------------------------------------------------------------------
@@ -277,12 +326,13 @@ def _penalty(model: nn.Module, value: float, slopes: dict) -> Iterator[Finding]:
 
 def _slopes(model: nn.Module, penalty) -> tuple[float, dict[Tensor, Tensor]]:
     """The penalty's value, and its gradient for each parameter that it depends on."""
-    with torch.enable_grad():
-        value = penalty(model)
+    value = penalty(model)
     if not isinstance(value, Tensor | int | float) or torch.as_tensor(value).numel() != 1:
         raise TypeError(f"penalty must return one number, got {value!r:.60}")
     params = [p for p in model.parameters() if p.requires_grad]
-    slopes = _gradients([value] if getattr(value, "requires_grad", False) else [], params)
+    slopes = [None] * len(params)
+    if params and getattr(value, "requires_grad", False):
+        slopes = torch.autograd.grad(value, params, retain_graph=True, allow_unused=True)
     found = {p: g for p, g in zip(params, slopes, strict=True) if g is not None}
     return torch.as_tensor(value).item(), found
 
@@ -327,14 +377,17 @@ def _kinds(model: nn.Module, slopes: dict) -> dict[str, list[str]]:
 
 def _line(w: Tensor, slope: Tensor) -> tuple[float, float]:
     """a and b of a slope (a + b|w|) sign(w); 0 and 0 where it isn't of that form."""
-    size, pull = w[w != 0].abs(), (slope * w.sign())[w != 0].unsqueeze(1)
-    A = torch.stack([torch.ones_like(size), size], 1)
-    fit = torch.linalg.lstsq(A.cpu(), pull.cpu(), driver="gelsd").solution
-    if not len(size) or not torch.allclose(A.cpu() @ fit, pull.cpu(), rtol=1e-4):
+    size = w[w != 0][:ELEMENTS].abs().cpu().double()
+    pull = (slope * w.sgn().conj()).real[w != 0][:ELEMENTS].cpu().double()
+    if not len(size):
         return 0.0, 0.0
-    parts = fit[:, 0] * torch.tensor([1.0, size.mean()], dtype=fit.dtype)
-    a, b = parts.where(parts > 1e-3 * pull.abs().max().cpu(), 0).tolist()  # more than rounding
-    return a, b
+    A = torch.stack([torch.ones_like(size), size], 1)
+    a, b = torch.linalg.lstsq(A, pull.unsqueeze(1), driver="gelsd").solution.flatten()
+    rounding = _rounding(slope) * pull.abs().max()
+    if (a + b * size - pull).abs().max() > rounding:
+        return 0.0, 0.0
+    parts = torch.stack([a, b * size.mean()])
+    return tuple(parts.where(parts > rounding, 0).tolist())
 
 
 # --- the data ----------------------------------------------------------------------------
@@ -342,30 +395,42 @@ def _line(w: Tensor, slope: Tensor) -> tuple[float, float]:
 
 def _overlap(loader, validation) -> Iterator[Finding]:
     """Samples with equal inputs; labels may differ, since those of training may be noisy."""
-    seen = set(_hashes("loader", loader))
-    again = [row in seen for row in _hashes("validation", validation)]
-    where = [f"{sum(again)} of {len(again)} samples"] if any(again) else []
+    held_out = Counter(_hashes("validation", validation))
+    again = held_out.keys() & {row for row in _hashes("loader", loader) if row in held_out}
+    count = sum(held_out[row] for row in again)
+    where = [f"{count} of {held_out.total()} samples"] if count else []
     yield from _finding("validation data that are training data too", where, HOLDING_OUT)
 
 
 def _hashes(name: str, loader) -> Iterator[int]:
-    for X, _ in _batches(name, loader):
-        rows = X.detach().cpu().reshape(len(X), -1).contiguous().view(torch.uint8)
-        yield from (hash(row.tobytes()) for row in rows.numpy())
+    """One number for each sample, of the first ``SAMPLES``: a loader may have no end."""
+    rows = (
+        hash(row.tobytes())
+        for X, *_ in _batches(name, loader)
+        for row in X.detach().cpu().reshape(len(X), -1).contiguous().view(torch.uint8).numpy()
+    )
+    return islice(rows, SAMPLES)
 
 
-def _batches(name: str, loader) -> Iterator[tuple[Tensor, object]]:
-    """The loader's batches, each a pair whose first is a tensor of at least one sample."""
+def _batches(name: str, loader) -> Iterator[tuple]:
+    """The loader's batches, each begun by a tensor of at least one sample."""
     empty = True
     for batch in loader:
-        pair = isinstance(batch, tuple | list) and len(batch) == 2
-        if not pair or not isinstance(batch[0], Tensor) or not batch[0].dim():
-            raise TypeError(f"{name} must yield pairs (X, y), X a tensor, got {batch!r:.60}")
-        if len(batch[0]):
+        first = batch[0] if isinstance(batch, tuple | list) and len(batch) else None
+        if not isinstance(first, Tensor) or not first.dim():
+            raise TypeError(f"{name} must yield batches (X, …), X a tensor, as a list [(X, y)] "
+                            f"does, got {_kinds_in(batch)}")
+        if len(first):
             empty = False
             yield batch
     if empty:
         raise ValueError(f"{name} must yield at least one sample, got none")
+
+
+def _kinds_in(batch) -> str:
+    """tuple of dict, Tensor"""
+    kinds = [type(item).__name__ for item in batch] if isinstance(batch, tuple | list) else []
+    return type(batch).__name__ + " of " * bool(kinds) + ", ".join(kinds[:4])
 
 
 # --- looking without touching ------------------------------------------------------------
@@ -373,7 +438,7 @@ def _batches(name: str, loader) -> Iterator[tuple[Tensor, object]]:
 
 def _check_arguments(model, optimizer, loader, validation, penalty) -> None:
     kinds = [
-        ("model", "a torch.nn.Module", isinstance(model, nn.Module), model),
+        ("model", "a torch.nn.Module, not scripted", _in_python(model), model),
         ("optimizer", "a torch.optim.Optimizer", isinstance(optimizer, torch.optim.Optimizer),
          optimizer),
         ("loader", "iterable anew each time, as a DataLoader is", _again(loader), loader),
@@ -384,12 +449,19 @@ def _check_arguments(model, optimizer, loader, validation, penalty) -> None:
     ]
     for name, wanted, ok, given in kinds:
         if not ok:
-            raise TypeError(f"{name} must be {wanted}, got {type(given).__name__}")
-    params = list(model.parameters())
-    if not params:
+            raise TypeError(f"{name} must be {wanted}, got {type(given)}")
+    if not [*model.parameters()]:
         raise ValueError("model has no parameter to train")
-    if any(isinstance(p, UninitializedTensorMixin) for p in params):
+    tensors = chain(model.parameters(), model.buffers())
+    if any(isinstance(t, UninitializedTensorMixin) for t in tensors):
         raise ValueError("model has lazy parameters; call it on one batch first")
+
+
+def _in_python(model) -> bool:
+    """What TorchScript has compiled can't be looked into."""
+    if not isinstance(model, nn.Module):
+        return False
+    return not any(isinstance(m, torch.jit.ScriptModule) for m in model.modules())
 
 
 def _again(loader) -> bool:
@@ -398,40 +470,52 @@ def _again(loader) -> bool:
 
 
 @contextmanager
+def _with_graph():
+    """With gradients, whatever the caller has switched off, and without ``torch.compile``."""
+    compiler = "torch._dynamo" in sys.modules  # importing it takes seconds
+    eager = torch.compiler.set_stance("force_eager") if compiler else nullcontext()
+    with torch.inference_mode(False), torch.enable_grad(), eager:
+        yield
+
+
+@contextmanager
 def _untouched(model: nn.Module, *loaders):
     """Put back what a forward pass or a look at the data may change."""
-    parts = [part for loader in loaders for part in _parts(loader)]
-    owners = [*model.modules(), *parts]
+    owners = [*model.modules(), *_parts([*loaders])]
     dicts = [(d, dict(d)) for o in owners for d in _dicts(o)]
     weights = [(p, p.detach().clone()) for p in model.parameters()]
-    generators = [(g, g.get_state()) for o in owners for g in _generators(vars(o))]
-    numpy, python = np.random.get_state(), random.getstate()
+    streams = [stream for o in owners for stream in _streams(vars(o))]
+    streams += [(random.setstate, random.getstate()), (np.random.set_state, np.random.get_state())]
     gpus = {t.device.index for t in model.parameters() if t.is_cuda}
     try:
         with torch.random.fork_rng(devices=gpus):
             _work_on_copies(model)
             yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        _put_back(dicts, weights, generators)
+        _put_back(dicts, weights, streams)
 
 
 def _work_on_copies(model: nn.Module) -> None:
-    """Of buffers, and of tensors that are plain attributes; a graph in use may need them."""
-    copies = {}
-    for d in (d for m in model.modules() for d in (vars(m), m._buffers)):
-        for name, t in d.items():
-            if isinstance(t, Tensor):
-                d[name] = copies.setdefault(t, t.clone())
+    """Of buffers, and of tensors and collections that are plain attributes.
+
+    A graph in use may need the tensors; a collection may be a log, or a cache.
+    """
+    copies, internal = {}, vars(nn.Module())
+    for m in model.modules():
+        for name, value in [*vars(m).items(), *m._buffers.items()]:
+            if name in internal or not isinstance(value, Tensor | list | dict | set | deque):
+                continue
+            if id(value) not in copies:
+                copies[id(value)] = value.clone() if isinstance(value, Tensor) else copy(value)
+            (m._buffers if name in m._buffers else vars(m))[name] = copies[id(value)]
 
 
-def _put_back(dicts, weights, generators) -> None:
+def _put_back(dicts, weights, streams) -> None:
     for d, saved in dicts:
         d.clear()
         d.update(saved)
-    for g, saved in generators:
-        g.set_state(saved)
+    for set_state, saved in streams:
+        set_state(saved)
     with torch.no_grad():
         for p, saved in weights:
             if not torch.equal(p, saved):  # a needless copy would spoil a graph in use
@@ -443,18 +527,29 @@ def _dicts(owner) -> list[dict]:
     return [vars(owner), *inner]
 
 
-def _generators(attributes: dict) -> Iterator[torch.Generator]:
+def _streams(attributes: dict) -> Iterator[tuple[Callable, object]]:
+    """How to set each random generator among the attributes, and its state now."""
     for value in attributes.values():
-        items = value if isinstance(value, list | tuple) else [value]
-        yield from (item for item in items if isinstance(item, torch.Generator))
+        several = isinstance(value, list | tuple) and len(value) < 1000  # a longer one holds data
+        for item in value if several else [value]:
+            match item:
+                case torch.Generator() | np.random.RandomState():
+                    yield item.set_state, item.get_state()
+                case np.random.Generator(bit_generator=bits):
+                    yield partial(setattr, bits, "state"), bits.state
+                case random.Random():
+                    yield item.setstate, item.getstate()
 
 
-def _parts(loader) -> Iterator:
-    """A loader, its data set and its samplers, as far as they have attributes."""
-    if hasattr(loader, "__dict__"):
-        yield loader
-        for name in ("dataset", "sampler", "batch_sampler"):
-            yield from _parts(vars(loader).get(name))
+def _parts(todo: list) -> list:
+    """Loaders, their data sets and samplers, as far as they have attributes."""
+    found = {}
+    while todo:
+        part = todo.pop()
+        if hasattr(part, "__dict__") and id(part) not in found:
+            found[id(part)] = part
+            todo += [vars(part).get(name) for name in ("dataset", "sampler", "batch_sampler")]
+    return list(found.values())
 
 
 # --- words and tensors -------------------------------------------------------------------
@@ -477,17 +572,12 @@ def _place(name: str, module: nn.Module) -> str:
 
 
 def _tensors(value) -> Iterator[Tensor]:
-    """The tensors in nested tuples, lists and dicts."""
+    """The tensors in nested tuples, lists, dicts and data classes."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, dict | tuple | list):
         for item in value.values() if isinstance(value, dict) else value:
             yield from _tensors(item)
-
-
-def _gradients(outputs: list[Tensor], params: list[Tensor]) -> list[Tensor | None]:
-    """Of the sum of outputs; None where they don't depend on a parameter. No .grad changes."""
-    if not outputs or not params:
-        return [None] * len(params)
-    total = [t.sum() for t in outputs]
-    return list(torch.autograd.grad(total, params, retain_graph=True, allow_unused=True))
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _tensors(getattr(value, field.name, None))

@@ -1,8 +1,11 @@
+import dataclasses
+import json
 import random
 import subprocess
 import sys
 from contextlib import nullcontext
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +14,18 @@ import torch
 import yaml
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.modules import module as hooks
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import helpers
-from helpers import checkup, inspection
+from helpers import checkup, ensemble, inspection
 from helpers.d2l_bridge import DataModule, d2l
 from helpers.data import digits, split
+from helpers.ensemble import stack
 from helpers.inspection import Finding, Findings
 from helpers.models import cnn, decay_groups, mlp
 from helpers.rng import generator, seeded
+from studies import mnist
 
 ROOT = Path(__file__).parents[1]
 
@@ -90,6 +95,104 @@ def test_no_false_alarm_on_the_books_own_models(build, p, norm, optimizer):
         assert str(found) == "Nothing found." and not found
 
 
+@cache
+def chapter(name, *ids):
+    """What the setup and these cells of a chapter define."""
+    cells = json.loads((ROOT / f"notebooks/{name}.ipynb").read_text("utf-8"))["cells"]
+    sources = {cell["id"]: "".join(cell["source"]) for cell in cells}
+    namespace: dict = {"__name__": name}
+    for cell in ("setup", *ids):
+        exec(sources[cell], namespace)
+    return namespace
+
+
+def between(layer):
+    return nn.Sequential(nn.Linear(4, 8), layer, nn.Linear(8, 3))
+
+
+def of_chapter_8(name):
+    """With the groups that the chapter asks for."""
+    model, decayed = chapter("08_parameter_groups", "scratch-attention", "scratch-networks")[
+        "networks"][name]
+    others = [n for n, _ in model.named_parameters() if n not in decayed]
+    groups = decay_groups(model, 0.1, decay=sorted(decayed), no_decay=others)
+    return model, torch.optim.AdamW(groups)
+
+
+def of_chapter_10(kind, *p):
+    model = between(chapter("10_dropout_by_hand", "scratch-torch", "scratch-reach")[kind](*p))
+    return model, torch.optim.AdamW(decay_groups(model, 0.1))
+
+
+def of_chapter_11(build, rates, *options):
+    model = chapter("11_dropout_in_networks", "scratch-perceptron", "scratch-channels",
+                    "scratch-shift")[build](rates, *options)
+    return model, torch.optim.AdamW(decay_groups(model, 0.1))
+
+
+def of_d2l(name, kind, *options, cells=()):
+    model = chapter(name, *cells)[kind](*options)
+    model(normal(3, 64))  # some layers are lazy until then
+    return model, model.configure_optimizers()
+
+
+def of_chapter_14():
+    model = chapter("14_other_regularizers", "scratch-loop", "scratch-norm", "scratch-normed")[
+        "normed"]([8, 40], [0, 1])
+    return model, torch.optim.Adam(model.parameters())
+
+
+def of_the_study(build, p):
+    model = build(p, 0)
+    return model, torch.optim.SGD(decay_groups(model, 0.1), lr=0.1, momentum=0.9)
+
+
+TOKENS = torch.randint(60, (6, 5), generator=generator(0, "tokens"))
+CHAPTERS = {  # as a chapter builds it, and inputs
+    "8, convolution": (lambda: of_chapter_8("convolution, norm"), normal(6, 1, 8, 8)),
+    "8, embedding": (lambda: of_chapter_8("embedding"), TOKENS),
+    "8, attention": (lambda: of_chapter_8("attention"), normal(6, 5, 8)),
+    "8, names": (lambda: of_chapter_8("debiased layer"), normal(6, 8)),
+    "8, side by side": (lambda: of_chapter_8("side by side"), normal(1, 1, 6, 8)),
+    "8, tied": (lambda: of_chapter_8("tied"), TOKENS),
+    "10, by hand": (lambda: of_chapter_10("Dropout", 0.5), normal(6, 4)),
+    "10, mode handed on": (lambda: of_chapter_10("ModeHandedOn"), normal(6, 4)),
+    "10, registered": (lambda: of_chapter_10("Registered"), normal(6, 4)),
+    "11, perceptron": (
+        lambda: of_chapter_11("perceptron", (0.1, 0.2, 0.5, 0.1), 0), normal(6, 64)),
+    "11, channels": (lambda: of_chapter_11("small_cnn", (0.1, 0.5), 0), normal(6, 1, 8, 8)),
+    "11, normalised": (lambda: of_chapter_11("normalised", (0, 0.5), 0), normal(6, 64)),
+    "14, normed": (of_chapter_14, normal(2, 1, 40, 64)),
+    "3, D2L": (lambda: of_d2l("03_holding_out", "Net", 0, cells=["d2l-model"]), normal(6, 64)),
+    "4, D2L": (lambda: of_d2l("04_l2", "Concise", 0.1, cells=["d2l-scratch"]), normal(6, 64)),
+    "7, D2L": (
+        lambda: of_d2l("07_weight_decay", "Concise", 0.1, 3, cells=["d2l-models"]), normal(6, 64)),
+    "11, D2L": (lambda: of_d2l("11_dropout_in_networks", "DropoutMLP", 0.5, cells=["d2l-class"]),
+                normal(6, 64)),
+    "13, CNN": (lambda: of_the_study(mnist.small_cnn, 0.25), normal(6, 1, 28, 28)),
+    "13, one hidden layer": (lambda: of_the_study(mnist.one_hidden_layer, 0), normal(6, 784)),
+}
+
+
+@pytest.mark.parametrize(("build", "X"), CHAPTERS.values(), ids=CHAPTERS)
+def test_no_false_alarm_on_models_as_the_chapters_build_them(build, X):
+    with seeded(0):
+        model, optimizer = build()
+    assert not checkup(model, optimizer, [(X, None)], validation=[(X + 1, None)])
+
+
+@pytest.mark.parametrize(("build", "X", "fault"), [
+    (lambda: of_chapter_10("Functional"), normal(6, 4), "dropout is active in evaluation mode"),
+    (lambda: of_chapter_10("BuiltInForward"), normal(6, 4), "dropout is active in evaluation mode"),
+    (lambda: of_chapter_11("normalised", (0.5, 0), 0), normal(6, 64), "batch norm after dropout"),
+], ids=["10, F.dropout", "10, built in forward", "11, dropout first"])
+def test_faults_as_the_chapters_build_them_are_found(build, X, fault):
+    with seeded(0):
+        model, optimizer = build()
+    (finding,) = checkup(model, optimizer, [(X, None)])
+    assert finding.fault == fault
+
+
 class Language(nn.Module):
     """Attention, an embedding that is also the last layer, a bias for each position."""
 
@@ -131,6 +234,42 @@ def frozen():
     return model
 
 
+def frozen_backbone():
+    """In evaluation mode on purpose, dropout and batch norm too."""
+    backbone = mlp(4, 5, 6, p=0.5, batch_norm=True, seed=0).requires_grad_(False).eval()
+    return nn.Sequential(backbone, nn.Linear(6, 3))
+
+
+class Skipping(nn.Module):
+    """Training skips the middle, and has a second head."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.middle, self.last = (nn.Linear(4, 4) for _ in range(3))
+        self.second = nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = self.first(x)
+        return (self.last(x), self.second(x)) if self.training else self.last(self.middle(x))
+
+
+@dataclasses.dataclass
+class Output:
+    logits: torch.Tensor
+    attention: object = None
+
+
+class Returning(nn.Module):
+    """A linear layer, and whatever one makes of its output."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.layer, self.make = nn.Linear(4, 4), make
+
+    def forward(self, x):
+        return self.make(self.layer, x)
+
+
 OTHERS = {  # model, optimizer, shape of a sample
     "layer norm": (
         lambda: nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.PReLU(), nn.Dropout(),
@@ -142,6 +281,23 @@ OTHERS = {  # model, optimizer, shape of a sample
                   OPTIMIZERS["AdamW"], (5, 4)),
     "residual": (Residual, residual_groups, (4,)),
     "frozen": (frozen, OPTIMIZERS["AdamW"], (4,)),
+    "frozen backbone": (frozen_backbone, OPTIMIZERS["AdamW"], (4,)),
+    "skipping": (Skipping, OPTIMIZERS["AdamW"], (4,)),
+    "data class": (lambda: Returning(lambda f, x: Output(f(x))), OPTIMIZERS["AdamW"], (4,)),
+    "distribution": (
+        lambda: Returning(lambda f, x: torch.distributions.Categorical(logits=f(x))),
+        OPTIMIZERS["AdamW"], (4,)),
+    "complex": (lambda: Returning(lambda f, x: torch.fft.fft(f(x))), OPTIMIZERS["AdamW"], (4,)),
+    "checkpoint": (
+        lambda: Returning(lambda f, x: checkpoint(f, x.requires_grad_(), use_reentrant=True)),
+        OPTIMIZERS["AdamW"], (4,)),
+    "weight norm": (
+        lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)),
+        lambda model: torch.optim.AdamW(model.parameters(), weight_decay=0), (4,)),
+    "transformer": (
+        lambda: nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(4, 2, dim_feedforward=6, batch_first=True), 2),
+        OPTIMIZERS["AdamW"], (5, 4)),
     "frozen, in the optimizer": (
         frozen, lambda model: torch.optim.AdamW(model.parameters(), weight_decay=0), (4,)),
     "convolution": (
@@ -162,6 +318,39 @@ def test_no_false_alarm_on_other_models(build, optimizer, shape):
         nn.init.zeros_(model.weight)
     for penalty in (None, PENALTIES["L1"]):
         assert not faults(model, optimizer(model), shape, penalty=penalty)
+
+
+def test_a_part_in_evaluation_mode_stays_there():
+    model = frozen_backbone()  # its batch norm could not train on one sample
+    assert not checkup(model, OPTIMIZERS["AdamW"](model), [(normal(1, 4), None)])
+    require_one(faults(frozen_backbone().eval()[0].requires_grad_()),
+                "dropout is switched off while the model trains", "3 (Dropout)")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_precision_does_not_matter(dtype):
+    model = mlp(4, 5, 3, p=0.5, batch_norm=True, seed=0).to(dtype)
+    X = [(normal(6, 4).to(dtype), None)]
+    optimizer = OPTIMIZERS["SGD without decay"](model)
+    assert not checkup(model, optimizer, X, penalty=PENALTIES["L1"])
+    found = checkup(model, optimizer, X, penalty=PENALTIES["L1"], zeros_expected=True,
+                    validation=X)
+    assert [finding.where for finding in found] == ["0.weight, 4.weight", "6 of 6 samples"]
+
+
+@pytest.mark.parametrize("switch", [torch.no_grad, torch.inference_mode])
+def test_the_callers_gradient_mode_does_not_matter(switch):
+    model = mlp(4, 5, 3, p=0.5, batch_norm=True, seed=0)
+    with switch():
+        assert not faults(model, OPTIMIZERS["SGD"](model), penalty=PENALTIES["L1"])
+        assert not torch.is_grad_enabled()
+
+
+def test_a_compiled_model_is_looked_at_as_it_is_without_the_compiler():
+    model = torch.compile(between(nn.Dropout()), backend="eager")
+    assert not faults(model)
+    model = torch.compile(BEFORE_NORM["layers"](), backend="eager")
+    require_one(faults(model), "batch norm after dropout", "_orig_mod.3 (BatchNorm1d)")
 
 
 def test_no_false_alarm_on_tied_weights():
@@ -311,6 +500,8 @@ def test_dropout_is_found_also_where_the_outputs_do_not_show_it():
 
 NOISE = {
     "by hand": (lambda net, x: net.drop(x), {"drop": ByHand()}, "drop (ByHand)"),
+    "in place": (lambda net, x: net.relu(x.mul_(net.drop(x))), {
+        "drop": ByHand(), "relu": nn.ReLU(inplace=True)}, "drop (ByHand)"),
     "Bernoulli": (lambda net, x: x * torch.bernoulli(x * 0 + 0.5), {}, "last (Linear)"),
     "attention": (
         lambda net, x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.5), {},
@@ -323,6 +514,14 @@ NOISE = {
 def test_outputs_that_differ_in_evaluation_mode_are_found(between, layers, where):
     fault = "outputs differ between two passes in evaluation mode, first"
     require_one(faults(Net(between, **layers)), fault, where)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_rounding_is_no_difference_and_noise_is(dtype):
+    t = torch.linspace(1, 2, 100).to(dtype)
+    assert inspection._same([t, t > 1], [t * (1 + 2 * torch.finfo(dtype).eps), t > 1])
+    for other in ([t * 1.2, t > 1], [t, t > 2], [t], [t[1:], t > 1]):
+        assert not inspection._same([t, t > 1], other)
 
 
 def test_dropout_that_evaluation_left_off_is_found():
@@ -430,6 +629,14 @@ def test_l1_by_subgradient_with_zeros_expected_is_found(penalty):
     assert not faults(MODEL, optimizer, penalty=PENALTIES["L2"], zeros_expected=True)
 
 
+def test_l1_on_a_large_layer_in_float32_is_found():
+    model = nn.Linear(1000, 500, dtype=torch.float32)
+    X = [(torch.ones(2, 1000, dtype=torch.float32), None)]
+    found = checkup(model, OPTIMIZERS["SGD without decay"](model), X, zeros_expected=True,
+                    penalty=PENALTIES["L1"])
+    require_one(found, LASSO, "weight")
+
+
 def test_zeros_expected_from_weight_decay_are_found():
     found = faults(MODEL, OPTIMIZERS["SGD"](MODEL), zeros_expected=True)
     require_one(found, "zeros expected, and weight decay makes none", "group 0")
@@ -461,6 +668,31 @@ def test_equal_samples_are_counted_whatever_their_labels():
     assert not faults(MODEL, X=train, validation=close)
 
 
+def test_what_repeats_within_one_part_is_no_overlap_and_counts_in_the_other():
+    X, Z = normal(3, 4), normal(3, 4, stream="validation")
+    assert not faults(MODEL, X=[(X.repeat(3, 1), 0)], validation=[(Z.repeat(2, 1), 0)])
+    found = faults(MODEL, X=[(X, 0)], validation=[(torch.cat([X[:1], X[:1], Z]), 0)])
+    assert found[0].where == "2 of 5 samples"
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        while True:
+            yield torch.rand(4), 0
+
+
+def test_loaders_without_an_end_are_searched_to_a_limit(monkeypatch):
+    monkeypatch.setattr(inspection, "SAMPLES", 50)
+    endless = DataLoader(Endless(), 8)
+    assert not faults(MODEL, X=endless, validation=endless)
+
+
+@pytest.mark.parametrize("rest", [[], [0], [0, 1], [{}]])
+def test_what_comes_after_the_inputs_does_not_matter(rest):
+    for kind in (list, tuple):
+        assert not faults(MODEL, X=[kind([normal(3, 4), *rest])])
+
+
 # --- nothing is changed ------------------------------------------------------------------
 
 
@@ -471,7 +703,7 @@ class Restless(nn.Module):
         super().__init__()
         self.embed = nn.Embedding(5, 4, max_norm=0.1)
         self.norm, self.drop, self.out = nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 3)
-        self.own = generator(0, "own")
+        self.own, self.log = generator(0, "own"), []
         self.register_buffer("mean", torch.zeros(4))
         self.plain, self.calls = torch.zeros(4), 0
 
@@ -480,12 +712,15 @@ class Restless(nn.Module):
         self.mean = 0.9 * self.mean + 0.1 * x.detach().mean(0)
         self.plain += x.detach().mean(0)
         self.calls += 1
+        self.log.append(len(x))
         return self.drop(self.out(x * torch.rand(4, generator=self.own)))
 
 
 class Augmented(Dataset):
     def __init__(self):
         self.reads, self.own = 0, generator(0, "data")
+        self.numpys, self.pythons = np.random.default_rng(0), random.Random(0)
+        self.old, self.dataset = np.random.RandomState(0), self  # a ring
 
     def __len__(self):
         return 8
@@ -493,7 +728,8 @@ class Augmented(Dataset):
     def __getitem__(self, i):
         self.reads += 1
         noise = random.random() + np.random.rand() + torch.rand(4, generator=self.own)
-        return normal(8, 4)[i] + noise, 0
+        more = self.numpys.random() + self.pythons.random() + self.old.rand()
+        return normal(8, 4)[i] + noise + more, 0
 
 
 def set_up():
@@ -518,10 +754,12 @@ def state(model, optimizer, loader):
                loader.dataset.own.get_state()]
     return [
         *(t.detach().numpy().tobytes() for t in (*tensors, *momenta, *streams)),
-        [m.training for m in model.modules()], model.calls, loader.dataset.reads,
+        [m.training for m in model.modules()], model.calls, len(model.log), loader.dataset.reads,
+        str(loader.dataset.numpys.bit_generator.state), loader.dataset.pythons.getstate(),
+        str(loader.dataset.old.get_state()),
         random.getstate(), np.random.get_state()[1].tobytes(), np.random.get_state()[2:],
-        repr(optimizer.param_groups), len(hooks._global_forward_hooks),
-        len(hooks._global_forward_pre_hooks), torch.is_grad_enabled(), list(vars(model)),
+        repr(optimizer.param_groups), torch.is_grad_enabled(), list(vars(model)),
+        [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()],
     ]
 
 
@@ -550,11 +788,18 @@ def test_a_change_would_be_noticed(monkeypatch):
 
 def test_everything_is_put_back_after_an_error_too():
     model, optimizer, loader = set_up()
-    before = state(model, optimizer, loader)
     model.out.register_forward_hook(lambda *_: 1 / 0)
+    before = state(model, optimizer, loader)
     with pytest.raises(ZeroDivisionError):
         checkup(model, optimizer, loader)
     assert state(model, optimizer, loader) == before
+
+
+def test_no_hook_of_a_parameter_is_called():
+    model, calls = mlp(4, 3, seed=0), []
+    model[0].weight.register_hook(lambda _: calls.append("tensor"))
+    model[0].weight.register_post_accumulate_grad_hook(lambda _: calls.append("accumulated"))
+    assert not faults(model) and not calls
 
 
 def test_a_graph_in_use_stays_usable():
@@ -572,22 +817,30 @@ GOOD = {"model": MODEL, "optimizer": SGD, "loader": loader(4)}
 
 
 @pytest.mark.parametrize(("given", "error", "says"), [
-    ({"model": PARAMS}, TypeError, "model must be a torch.nn.Module, got list"),
-    ({"optimizer": PARAMS}, TypeError, "optimizer must be a torch.optim.Optimizer, got list"),
-    ({"loader": 3}, TypeError, "loader must be iterable anew each time, .* got int"),
-    ({"loader": iter([])}, TypeError, "loader must be iterable anew each time, .* got list_it"),
-    ({"loader": GOOD["loader"].dataset}, TypeError, "loader must be iterable .* TensorDataset"),
+    ({"model": PARAMS}, TypeError, "model must be a torch.nn.Module, .* got <class 'list'>"),
+    ({"optimizer": PARAMS}, TypeError, "must be a torch.optim.Optimizer, got <class 'list'>"),
+    ({"optimizer": ensemble.SGD(stack(lambda _, seed: mlp(4, 3, seed=seed), [0], [0]).parameters(),
+                                0.1)},
+     TypeError, "must be a torch.optim.Optimizer, got <class 'helpers.ensemble.SGD'>"),
+    ({"loader": 3}, TypeError, "loader must be iterable anew each time, .* got <class 'int'>"),
+    ({"loader": iter([])}, TypeError, "loader must be iterable anew each time, .* 'list_it"),
+    ({"loader": GOOD["loader"].dataset}, TypeError, "loader must be iterable .*TensorDataset"),
     ({"loader": []}, ValueError, "loader must yield at least one sample, got none"),
-    ({"loader": [normal(3, 4)]}, TypeError, r"loader must yield pairs \(X, y\), X a tensor"),
-    ({"loader": [(normal(3, 4),)]}, TypeError, r"loader must yield pairs \(X, y\)"),
-    ({"loader": [([1.0], 0)]}, TypeError, r"pairs \(X, y\), X a tensor, got \(\[1.0\], 0\)"),
+    ({"loader": [normal(3, 4)]}, TypeError, r"loader must yield batches \(X, .* got Tensor"),
+    ({"loader": [{"X": normal(3, 4)}]}, TypeError, r"as a list \[\(X, y\)\] does, got dict"),
+    ({"loader": [([1.0], 0)]}, TypeError, "X a tensor, .* got tuple of list, int"),
+    ({"loader": [(torch.tensor(1.0), 0)]}, TypeError, "X a tensor, .* got tuple of Tensor, int"),
+    ({"loader": [()]}, TypeError, "X a tensor, .* got tuple"),
     ({"validation": iter([])}, TypeError, "validation must be None, or iterable anew"),
     ({"validation": []}, ValueError, "validation must yield at least one sample"),
-    ({"penalty": 0.1}, TypeError, "penalty must be None, or a function of the model, got float"),
+    ({"penalty": 0.1}, TypeError, "None, or a function of the model, got <class 'float'>"),
     ({"penalty": lambda model: "0"}, TypeError, "penalty must return one number, got '0'"),
     ({"penalty": lambda model: PARAMS[0]}, TypeError, "penalty must return one number"),
     ({"model": nn.ReLU()}, ValueError, "model has no parameter to train"),
     ({"model": nn.LazyLinear(3)}, ValueError, "lazy parameters; call it on one batch first"),
+    ({"model": between(nn.LazyBatchNorm1d(affine=False))}, ValueError, "lazy parameters"),
+    ({"model": nn.Sequential(torch.jit.ScriptModule())}, TypeError,
+     "not scripted, got <class 'torch.nn.modules.container.Sequential'>"),
 ])
 def test_bad_input_is_named(given, error, says):
     with pytest.raises(error, match=says):
