@@ -1,5 +1,9 @@
 """Tests compute as the notebooks do: float64 and one thread."""
 
+import shutil
+import sys
+from pathlib import Path
+
 import matplotlib
 import pytest
 
@@ -7,6 +11,18 @@ from helpers import setup
 
 matplotlib.use("Agg")
 setup()
+
+ROOT = Path(__file__).parents[1]
+BROWSERS = ["chromium", "chromium-browser", "google-chrome"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -20,3 +36,34 @@ def pytest_xdist_make_scheduler(config, log):
             return nodeid if file.endswith("test_stability.py") else file
 
     return ByFile(config, log)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium without a window. Where there is none, the tests are skipped and say why."""
+    advice = "there is no Playwright: pip install -e '.[test]' installs it"
+    playwright = pytest.importorskip("playwright.sync_api", reason=advice)
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    with playwright.sync_playwright() as p:
+        if not program and not Path(p.chromium.executable_path).exists():
+            pytest.skip(
+                "there is no Chromium: install your system's package chromium, or run "
+                ".venv/bin/playwright install chromium"
+            )
+        running = p.chromium.launch(executable_path=program, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="session")
+def html(tmp_path_factory):
+    """The whole book, built by `make book` in a copy of the project: the folder of its pages."""
+    from test_book import make
+
+    copy = tmp_path_factory.mktemp("copy") / "project"
+    leave = shutil.ignore_patterns(".*", "_build", "__pycache__", "*.egg-info")
+    shutil.copytree(ROOT, copy, ignore=leave)
+    (copy / ".venv").symlink_to(sys.prefix)
+    run = make(copy, "book")
+    assert run.returncode == 0, run.says
+    return copy / "_build" / "html"

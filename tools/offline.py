@@ -64,13 +64,26 @@ def visit_math_block(self, node):
     tex = node.astext()
     if r"\\" in tex and not node["nowrap"]:
         tex = rf"\begin{{split}}{tex}\end{{split}}"
-    self.body.append(self.starttag(node, "div", CLASS="math notranslate"))
+    # The theme lets the keyboard into what has its scrolling class and is too wide.
+    self.body.append(
+        self.starttag(node, "div", CLASS="math notranslate pst-scrollable-table-container")
+    )
     if node["number"]:
         self.body.append(f'<span class="eqno">({get_node_equation_number(self, node)})')
         self.add_permalink_ref(node, "Link to this equation")
         self.body.append("</span>")
     self.body.append(typeset_or_warn(self, node, tex, display=True) + "</div>\n")
     raise nodes.SkipNode
+
+
+def hold_punctuation(app, doctree, docname):
+    """Keep a formula and the comma after it in one line."""
+    for formula in list(doctree.findall(nodes.math)):
+        parent, place = formula.parent, formula.parent.index(formula)
+        after = parent[place + 1] if place + 1 < len(parent) else ""
+        if mark := isinstance(after, nodes.Text) and re.match(r"[.,;:!?)\]’”]+", after):
+            held = nodes.inline("", "", formula, nodes.Text(mark[0]), classes=["held"])
+            parent[place : place + 2] = [held, nodes.Text(after[mark.end() :])]
 
 
 def unhook_thebe(app):
@@ -95,6 +108,7 @@ def setup(app):
     app.add_html_math_renderer("katex", (visit_math, None), (visit_math_block, None))
     app.add_css_file("katex/katex.min.css")
     unhook_thebe(app)
+    app.connect("doctree-resolved", hold_punctuation)
     app.connect("env-updated", renamed_pages)
     # A change of this file rewrites every page.
     source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()

@@ -1,0 +1,88 @@
+"""A Sphinx extension: the finished pages, lighter and open to everybody.
+
+The theme writes pages for many purposes; MENDS says what is changed for ours. The rules work
+on the finished text, so that they hold for any version of Sphinx: parsing half a megabyte of
+typeset formulas into a tree would take a second a page.
+"""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from docutils import nodes
+from PIL import Image
+from sphinx.jinja2glue import BuiltinTemplateLoader
+
+MENDS = [
+    # The icons are in a font that the style sheet brings: no need for 1.5 MB of JavaScript.
+    (r'<script [^>]*/fontawesome\.js[^>]*></script>', ""),
+    # Search happens on its own page, so no other page needs the index of all words.
+    (r'(?<=meta name="docsearch:version" content="" />)(\s*<script [^>]*></script>){3}', ""),
+    # Nothing in the head is needed before the text can be seen.
+    (r'<script (src="[^"]*(?<!/documentation_options\.js\?v=\w{8})")>', r"<script defer \1>"),
+    # Light or dark is known before anything is painted; without JavaScript the page is light.
+    (r'(<html [^>]*data-theme=)"auto"', r'\1"light"'),
+    (
+        r'localStorage\.getItem\("theme"\) \|\| "auto"',
+        '(mode => mode !== "auto" ? mode : matchMedia("(prefers-color-scheme: dark)").matches'
+        ' ? "dark" : "light")(document.documentElement.dataset.mode)',
+    ),
+    # A figure keeps its place while it is on its way, and comes when a reader comes near.
+    (
+        r'style="width: (\d+)px; height: (\d+)px;"',
+        r'width="\1" height="\2" loading="lazy" decoding="async"',
+    ),
+    # The logo and the search field are part of the navigation, too.
+    (r'(<div id="pst-primary-sidebar")', r'\1 role="navigation" aria-label="Book"'),
+    # A summary is named by the words that it shows.
+    (r'<summary aria-label="Toggle hidden content">', "<summary>"),
+    # Roles that say less than the elements do, or that readers no longer know.
+    (r' role="doc-biblioentry"| role="list"(?= class="citation-list")', ""),
+    # pandas heads the column of the row names with an empty heading.
+    (r"<th></th>", "<td></td>"),
+]
+
+
+def mend(page):
+    """Return a finished page with MENDS applied."""
+    for found, instead in MENDS:
+        page = re.sub(found, instead, page)
+    return page
+
+
+class Pages(BuiltinTemplateLoader):
+    """Sphinx's own templates, mended."""
+
+    def render(self, template, context):
+        return mend(super().render(template, context))
+
+
+def lighten(app, doctree, docname):
+    """Show pictures as lossless WebP, the same dots in two fifths of the bytes, and their size."""
+    for image in doctree.findall(nodes.image):
+        png = Path(app.srcdir, image["uri"])
+        if app.builder.format != "html" or png.suffix != ".png":
+            continue
+        name = hashlib.sha256(png.read_bytes()).hexdigest()
+        webp = Path(app.doctreedir, f"{name}.webp")
+        with Image.open(png) as picture:
+            if not webp.exists():
+                picture.save(webp, lossless=True)
+            if "width" not in image:
+                dots = picture.info.get("dpi", (96, 96))
+                size = (f"{96 * n / d:.0f}px" for n, d in zip(picture.size, dots, strict=True))
+                image["width"], image["height"] = size
+        image["uri"] = os.path.relpath(webp, app.srcdir)
+        image["candidates"] = {"*": image["uri"]}
+        app.env.images.add_file(docname, image["uri"])
+
+
+def setup(app):
+    """Register with Sphinx."""
+    app.config.template_bridge = f"{__name__}.Pages"
+    app.connect("doctree-resolved", lighten)
+    # A change of this file rewrites every page.
+    source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    app.add_config_value("pages_source", source, "html", str)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
