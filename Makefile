@@ -29,7 +29,7 @@ book: .venv/.stamp  ## build the book into _build/html
 
 test: .venv/.stamp  ## lint, unit tests and every notebook output, on two cores
 	$(RUN) -m ruff check .
-	TQDM_DISABLE=1 $(RUN) -m pytest -n 2 --dist loadfile
+	TQDM_DISABLE=1 $(RUN) -m pytest -n 2 --dist loadfile -rs
 
 notebooks: .venv/.stamp  ## run the notebooks again, in place (and the numbers of the interactive page)
 	TQDM_DISABLE=1 $(RUN) -m tools.notebooks

@@ -1,7 +1,5 @@
 """The page with the sliders, built by `make book` and used in a real browser."""
 
-import re
-import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlencode, urlparse
@@ -11,29 +9,12 @@ import pytest
 import torch
 from sklearn.linear_model import Lasso, Ridge
 from sklearn.preprocessing import PolynomialFeatures
-from test_book import make, small_book
+from test_browser import PHONE, contrast
 
 from helpers import close, data, regularizers
 from tools import explore
 from tools.nbval_numbers import differences
 
-BOOK = Path(__file__).parents[1] / "book"
-BROWSERS = ["chromium", "chromium-browser", "google-chrome"]
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-TOC = """format: jb-book
-root: notebooks/00_small
-chapters:
-  - file: book/explore
-  - file: book/others
-"""
 X, Y = explore.two_weights()
 SINE = data.sine(20, 0.3, seed=0)
 GRID = torch.linspace(-1, 1, 201)
@@ -41,43 +22,6 @@ LAMBDAS = [0.001, 0.01, 0.1, 0.3, 0.64, 1, 1.61, 3, 10]
 
 
 # --- the page in a browser -----------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def page_file(tmp_path_factory):
-    """The page, built by the project's own Makefile; what it refers to is on one other page."""
-    text = (BOOK / "explore.md").read_text("utf-8")
-    own = re.findall(r"^\((.+)\)=$", text, re.MULTILINE)
-    named = sorted(set(re.findall(r"\]\(#([\w-]+)\)", text)) - set(own))
-    others = "# Others\n\n" + "".join(f"({label})=\n## {label}\n\n" for label in named)
-    numbers = explore.PATH.read_text("utf-8")
-    changes = {
-        "_toc.yml": TOC,
-        "book/explore.md": text,
-        "book/explore_numbers.html": numbers,
-        "book/others.md": others,
-    }
-    folder = small_book(tmp_path_factory.mktemp("explore"), changes)
-    run = make(folder, "book")
-    assert run.returncode == 0, run.says
-    return folder / "_build" / "html" / "book" / "explore.html"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium without a window. Where there is none, the tests are skipped and say why."""
-    advice = "there is no Playwright: pip install -e '.[test]' installs it"
-    playwright = pytest.importorskip("playwright.sync_api", reason=advice)
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    with playwright.sync_playwright() as p:
-        if not program and not Path(p.chromium.executable_path).exists():
-            pytest.skip(
-                "there is no Chromium: install your system's package chromium, or run "
-                ".venv/bin/playwright install chromium"
-            )
-        running = p.chromium.launch(executable_path=program, args=FLAGS)
-        yield running
-        running.close()
 
 
 class Visit:
@@ -122,9 +66,9 @@ def doctor(page, file, old, new):
 
 
 @pytest.fixture
-def visits(browser, page_file):
+def visits(browser, html):
     """A way to open the page that closes it afterwards."""
-    visit = Visit(browser, page_file.as_uri())
+    visit = Visit(browser, (html / "book" / "explore.html").as_uri())
     yield visit
     for context in visit.contexts:
         context.close()
@@ -345,9 +289,6 @@ def middle(locator):
     return np.array([box["x"] + box["width"] / 2, box["y"] + box["height"] / 2])
 
 
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
-
-
 @pytest.mark.parametrize("options", [{}, PHONE], ids=["mouse", "touch"])
 def test_dragging_moves_everything(visit, options):
     page = visit(**options)
@@ -450,18 +391,6 @@ def test_lines_and_marks_stand_out(visit, colours):
     for kind in ("ridge.line", "lasso.line", "ls.point"):
         line = page.locator(f".explore figure > svg .{kind}").first
         assert contrast(line.evaluate("e => getComputedStyle(e).stroke"), background) > 3, kind
-
-
-def contrast(one, other):
-    """WCAG's contrast ratio of two rgb() colours."""
-
-    def luminance(colour):
-        c = np.array([float(v) for v in re.findall(r"[\d.]+", colour)[:3]]) / 255
-        linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
-        return linear @ [0.2126, 0.7152, 0.0722]
-
-    low, high = sorted([luminance(one), luminance(other)])
-    return (high + 0.05) / (low + 0.05)
 
 
 def test_no_screen_scrolls_sideways(visit):

@@ -39,8 +39,8 @@ MENDS = [
     (r'<summary aria-label="Toggle hidden content">', "<summary>"),
     # Roles that say less than the elements do, or that readers no longer know.
     (r' role="doc-biblioentry"| role="list"(?= class="citation-list")', ""),
-    # pandas heads the column of the row names with an empty heading.
-    (r"<th></th>", "<td></td>"),
+    # An empty corner heads nothing.
+    (r'<th( class="head")?>(<p></p>)?</th>', "<td></td>"),
 ]
 
 

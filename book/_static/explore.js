@@ -358,7 +358,6 @@
     const first = defaults();
     const reset = () => change(Object.fromEntries(holds.map((name) => [name, first[name]])));
     root.querySelector(".explore-reset").addEventListener("click", reset);
-    root.hidden = false;
   }
 
   /** Take the state from the address, unless it names a place on the page. */
@@ -370,5 +369,4 @@
   window.addEventListener("hashchange", take);
   show({ quiet: true });
   take();
-  document.querySelector(".explore-without").hidden = true;
 })();
