@@ -34,7 +34,7 @@ test: .venv/.stamp  ## lint, unit tests and every notebook output, on two cores
 	TQDM_DISABLE=1 $(RUN) -m pytest -n 2 --dist loadfile
 
 test-all: test  ## the tests of `make test`, and the long ones of the homework
-	TQDM_DISABLE=1 $(RUN) -m pytest -n 2 --dist worksteal --long tests -m long
+	TQDM_DISABLE=1 $(RUN) -m pytest -n 2 --dist loadfile --long tests -m long
 
 notebooks: .venv/.stamp  ## run the notebooks again, in place (and the numbers of the interactive page)
 	TQDM_DISABLE=1 $(RUN) -m tools.notebooks
@@ -79,10 +79,9 @@ lock:  ## write requirements.lock anew (wants PYTHON=python3.11, the oldest one 
 	mv _build/lock.txt requirements.lock
 	rm -rf _build/lock
 
-bench: .venv/.stamp  ## time training side by side, fista against scikit-learn, and grading
+bench: .venv/.stamp  ## time training side by side, fista against scikit-learn
 	TQDM_DISABLE=1 $(RUN) -m benchmarks.ensemble
 	$(RUN) -m benchmarks.lasso
-	$(RUN) -m benchmarks.grading
 
 clean:  ## remove the built book, caches and .venv
 	rm -rf .venv _build .pytest_cache .ruff_cache *.egg-info

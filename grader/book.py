@@ -8,6 +8,7 @@ each student the rebuilt notebook with what it showed. nbgrader itself never run
 """
 
 import argparse
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -36,6 +37,8 @@ def _gradebook(folder: Path):
         raise SystemExit(
             "nbgrader is not installed, and `make` installs it: it is in requirements.lock"
         ) from error
+    # For a new database nbgrader calls `alembic`, by name.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return Gradebook(f"sqlite:///{(folder / 'gradebook.db').absolute()}")
 
 

@@ -27,6 +27,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from grader import feedback
 from grader.answers import decode, plain
 from grader.assignment import Assignment, Question
@@ -42,7 +44,7 @@ LOST = "no answer came back: "
 
 
 class Limits(NamedTuple):
-    """What a student's notebook may take, in seconds and bytes."""
+    """What a student's notebook may take, in bytes, and in seconds as `sandbox.Clock` counts."""
 
     cell: float = 30
     notebook: float = 240
@@ -66,7 +68,7 @@ class Run:
 
     def __init__(self, steps: list[Step], limits: Limits):
         self.steps, self.limits = steps, limits
-        self.end = time.monotonic() + limits.notebook
+        self.left = limits.notebook  # seconds
         self.box, self.left_out = None, {}
 
     def __enter__(self):
@@ -83,21 +85,23 @@ class Run:
     def ask(self, number: int, request: dict) -> dict:
         """The reply to a request at a step; raises Died, after which the rest can go on."""
         self._open(number)
-        try:
-            return self._send(request)
-        except Died:
-            self._close()
-            raise
+        return self._send(request)
 
     def _send(self, request: dict) -> dict:
-        left = self.end - time.monotonic()
-        if left <= 0:
-            raise Died("the whole notebook took too long")
-        return self.box.ask(request, min(self.limits.cell, left))
+        try:
+            reply = self.box.ask(request, min(self.limits.cell, self.left))
+        except Died:
+            self.left -= self.box.took
+            self._close()
+            raise
+        self.left -= self.box.took
+        return reply
 
     def _open(self, number: int) -> None:
         """A sandbox in which all cells above a step have run, but for those that ended one."""
-        while self.box is None:
+        while self.box is None or self.left <= 0:
+            if self.left <= 0:
+                raise Died("the whole notebook took too long")
             self.box = Sandbox(self.limits.memory)
             for i, step in enumerate(self.steps[:number]):
                 if step.kind == "cell" and i not in self.left_out:
@@ -105,7 +109,6 @@ class Run:
                         self._send({"source": step.source})
                     except Died as died:
                         self.left_out[i] = str(died)
-                        self._close()
                         break
 
 
@@ -147,18 +150,21 @@ class TooLong(Exception):
 
 @contextlib.contextmanager
 def time_limit(seconds: float):
-    """Raise TooLong in the block after that many seconds (in a process's main thread)."""
+    """Raise TooLong in the block after that many seconds of processor time.
+
+    It must run in a process's main thread.
+    """
 
     def stop(*_):
         raise TooLong
 
-    old = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    old = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, old)
 
 
 def answer_of(reply: dict):
@@ -385,7 +391,11 @@ def _work(source: Path, submission: Submission, key: str, limits: Limits) -> dic
 
 
 def _begin() -> None:
-    """In a new worker: the batch's own process hears Ctrl-C; checks can't fill the memory."""
+    """In a new worker: the batch's own process hears Ctrl-C; checks can't fill the memory.
+
+    A fork has none of its parent's threads, so it must not wait for them: torch takes one.
+    """
+    torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_DATA, (WORKER_MEMORY, WORKER_MEMORY))
 
@@ -402,6 +412,7 @@ def grade_all(
     Yields (submission, result); a result with ``failed`` is not kept. Raises SandboxError where
     there is no sandbox.
     """
+    torch.set_num_threads(1)  # see `_begin`
     versions = {name: _load(path)[0].version for name, path in sources.items()}
     waiting = [s for s in submissions if not book.is_graded(s, versions[s.assignment])]
     for attempt in range(

@@ -25,6 +25,7 @@ from tools.notebooks import readable
 from tools.rules import calm_prose
 
 FEWEST, MOST, WRONG_ANSWERS, COLUMNS, HIDDEN_COLUMNS = 4, 6, 4, 88, 100
+NUMBERS = {3: "Three", 4: "Four", 5: "Five", 6: "Six"}
 MARKDOWN = {"question", "teacher", "text"}
 ORDER = ["question", "answer", "look", "check", "person", "teacher"]
 AWAY = {"helpers", "d2l", "nbgrader", "grader", "tools"}  # students may not have them
@@ -74,7 +75,7 @@ def column(answer, j):
 
 
 def broken_rules(assignment: Assignment, wrong: list) -> list[str]:
-    rules = (_cells, _questions, _answers, _looks, _checks, _people, _order, _code, _prose)
+    rules = (_cells, _title, _questions, _answers, _looks, _checks, _people, _order, _code, _prose)
     found = [message for rule in rules for message in rule(assignment)]
     return [f"{assignment.name}: {message}" for message in [*found, *_wrong(assignment, wrong)]]
 
@@ -92,6 +93,13 @@ def _cells(a: Assignment) -> Iterator[str]:
     tools = a.ids.get("given-tools")
     if tools is None or TOOLS not in tools.source:
         yield "there is no cell given-tools with the function `same` of grader/rules.py in it"
+
+
+def _title(a: Assignment) -> Iterator[str]:
+    total = sum(map(points, a.nb.cells))
+    words = f"{NUMBERS.get(len(a.questions))} questions, {total:g} points, about 90 minutes."
+    if words not in a.ids.get("title", {}).get("source", ""):
+        yield f"the title cell does not say {words!r}"
 
 
 def _questions(a: Assignment) -> Iterator[str]:

@@ -10,6 +10,7 @@ Two limits are the kernel's own for each process (data and open files), one for 
 together (processes); memory of all of them together, output and time are watched from outside.
 """
 
+import contextlib
 import ctypes.util  # noqa: F401  (loaded before workers fork)
 import functools
 import itertools
@@ -201,7 +202,7 @@ class Sandbox:
     def __init__(self, memory: int = MEMORY):
         limits = {"NPROC": PROCESSES, "DATA": memory, "FSIZE": FOLDER, "NOFILE": 256, "CORE": 0}
         limits["uid"] = _uid()
-        self.memory, self.buffer = memory, b""
+        self.memory, self.buffer, self.took = memory, b"", 0.0
         with tempfile.TemporaryFile() as seccomp, tempfile.TemporaryFile() as self_errors:
             bubblewrap()
             seccomp.write(seccomp_filter(platform.machine()))
@@ -214,6 +215,7 @@ class Sandbox:
                 stderr=self_errors,
                 env=ENVIRONMENT,
                 pass_fds=[seccomp.fileno()],
+                start_new_session=True,  # a Ctrl-C at the terminal is not for it
                 bufsize=0,
             )  # fmt: skip
             for pipe in (self.process.stdin, self.process.stdout):
@@ -241,20 +243,27 @@ class Sandbox:
         self.close()
 
     def close(self) -> None:
-        """End all that runs in it."""
+        """End all that runs in it, and wait until it has ended."""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGKILL)  # with it dies the first process in it
-        self.process.wait()
+            for first in family_of(self.process.pid)[1:2]:  # in it; with it end all others
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(first, signal.SIGKILL)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             pipe.close()
 
     def ask(self, request: dict, seconds: float) -> dict:
         """Send a request; returns the reply, which a student may have written.
 
-        Raises Died if what runs in the sandbox ends, takes longer than that many seconds, takes
-        too much memory, or says anything but one reply to this request.
+        Raises Died if what runs in the sandbox ends, takes longer than that many seconds (see
+        `Clock`; ``took`` then has them), takes too much memory, or says anything but one reply
+        to this request.
         """
-        nonce = secrets.token_hex(8)
+        nonce, self.took = secrets.token_hex(8), 0.0
         if self.buffer or select.select([self.process.stdout], [], [], 0)[0]:
             raise Died("the code wrote into the grader's channel, or ended itself")
         line = self._exchange(json.dumps({**request, "nonce": nonce}).encode() + b"\n", seconds)
@@ -268,46 +277,64 @@ class Sandbox:
 
     def _exchange(self, data: bytes, seconds: float) -> bytes:
         """Write data, read one line."""
-        end, look = time.monotonic() + seconds, time.monotonic() + TICK
         into, out = self.process.stdin, self.process.stdout
-        waited = starved(self.process.pid)  # on a busy machine, waiting for it is not counted
-        while b"\n" not in self.buffer:
-            ready, able, _ = select.select([out], [into] if data else [], [], TICK)
-            try:
-                data = data[os.write(into.fileno(), data[:65536]) :] if able else data
-                piece = os.read(out.fileno(), 2**20) if ready else None
-            except BrokenPipeError:
-                piece = b""
-            if piece == b"":
-                raise Died("the code ended Python, or Python crashed")
-            self.buffer += piece or b""
-            if len(self.buffer) > REPLY:
-                raise Died("the code sent too much")
-            now = time.monotonic()
-            if now > end and now > end + min(starved(self.process.pid) - waited, 3 * seconds):
-                raise Died(f"it took longer than {seconds:.0f} s")
-            if now > look:
-                look = now + TICK
-                if memory_of(self.process.pid) > self.memory:
-                    raise Died(f"it took more than {self.memory // MB} MB of memory")
+        clock, look = Clock(self.process.pid), time.monotonic() + TICK
+        try:
+            while b"\n" not in self.buffer:
+                ready, able, _ = select.select([out], [into] if data else [], [], TICK)
+                try:
+                    data = data[os.write(into.fileno(), data[:65536]) :] if able else data
+                    piece = os.read(out.fileno(), 2**20) if ready else None
+                except BrokenPipeError:
+                    piece = b""
+                if piece == b"":
+                    raise Died("the code ended Python, or Python crashed")
+                self.buffer += piece or b""
+                if len(self.buffer) > REPLY:
+                    raise Died("the code sent too much")
+                if time.monotonic() > look:
+                    family = family_of(self.process.pid)
+                    if memory_of(family) > self.memory:
+                        raise Died(f"it took more than {self.memory // MB} MB of memory")
+                    if clock.seconds(family) > seconds:
+                        raise Died(f"it took longer than {seconds:.0f} s")
+                    look = time.monotonic() + TICK
+        finally:
+            self.took = clock.seconds(family_of(self.process.pid))
         line, _, self.buffer = self.buffer.partition(b"\n")
         return line
 
 
-def memory_of(pid: int) -> int:
-    """Bytes that a process and all below it hold (of files that are mapped: nothing)."""
-    return sum(map(_held, family_of(pid)))
+class Clock:
+    """The time that a process and those below it take, without the time that others take.
+
+    On a busy machine, waiting for a processor is nobody's fault, so it doesn't count; but a
+    quarter of the time on the wall counts in any case, so that everything has an end.
+    """
+
+    def __init__(self, pid: int):
+        self.start, self.before, self.waited = time.monotonic(), waited(family_of(pid)), 0.0
+
+    def seconds(self, family: list[int]) -> float:
+        wall = time.monotonic() - self.start
+        self.waited = max(self.waited, waited(family) - self.before)
+        return max(wall / 4, wall - self.waited)
 
 
-def starved(pid: int) -> float:
-    """Seconds that a process, or one below it, was ready to run and got no processor."""
-    waited = [0.0]
-    for member in family_of(pid):
+def memory_of(family: list[int]) -> int:
+    """Bytes that processes hold (of files that are mapped: nothing)."""
+    return sum(map(_held, family))
+
+
+def waited(family: list[int]) -> float:
+    """Seconds that the one of the processes that waited longest was ready and got no processor."""
+    found = [0.0]
+    for pid in family:
         try:
-            waited.append(int(Path(f"/proc/{member}/schedstat").read_text().split()[1]) / 1e9)
+            found.append(int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9)
         except (OSError, IndexError, ValueError):
             continue  # it has ended, or this kernel doesn't count
-    return max(waited)
+    return max(found)
 
 
 def family_of(pid: int) -> list[int]:

@@ -1,6 +1,9 @@
 """Try an assignment while you write it: rules, reference solution, release, wrong answers.
 
-python -m grader.trial <name> ...        (default: all of homework/source)
+    python -m grader.trial [--single] <name> ...        (default: all of homework/source)
+
+Wrong answers to different questions are tried together, as of a student with several mistakes;
+with --single each is tried alone.
 """
 
 import copy
@@ -14,8 +17,9 @@ from pathlib import Path
 
 import torch
 
-from grader.assignment import BEGIN_SOLUTION, END_SOLUTION, Assignment, role
+from grader.assignment import BEGIN_SOLUTION, END_SOLUTION, Assignment, definitions, role
 from grader.grade import grade
+from grader.release import tidy_file
 from grader.rules import broken_rules
 from tools.notebooks import text
 
@@ -25,6 +29,20 @@ SOURCE, WRONG = Path("homework/source"), Path("homework/wrong")
 def wrong_answers(name: str, folder: Path = WRONG) -> list:
     """The table of an assignment: (what is wrong, {cell: change}, [checks that are lost])."""
     return runpy.run_path(str(folder / f"{name}.py"))["WRONG"]
+
+
+def together(wrong: list) -> list:
+    """The same table with as few rows as is easy: mistakes in different questions share one."""
+    rows = []
+    for name, changes, lost in wrong:
+        theirs = {cell.split("-")[0] for cell in changes}
+        for row in rows:
+            if not theirs & {cell.split("-")[0] for cell in row[1]}:
+                row[:] = [f"{row[0]} + {name}", row[1] | changes, row[2] + lost]
+                break
+        else:
+            rows.append([name, dict(changes), list(lost)])
+    return [tuple(row) for row in rows]
 
 
 def submission(assignment: Assignment, changes: dict | None = None):
@@ -67,8 +85,6 @@ def reference_answers(assignment: Assignment, seed: int) -> tuple[dict, dict]:
         if role(cell) in ("given", "answer"):
             exec(cell.source, solved)
         if role(cell) == "look":
-            from grader.assignment import definitions
-
             exec(definitions(cell.source), solved)
     probes = [q for q in assignment.questions if q.checks]
     return names, {q.name: solved[q.probe](seed=seed) for q in probes}
@@ -109,7 +125,6 @@ def spoiled(answer) -> Iterator[object]:
             yield from ({**answer, key: bad} for bad in spoiled(value))
     elif isinstance(answer, (list, tuple)):
         yield list(answer)[:-1]
-        yield [*answer, answer[-1] if answer else 0]
         for i, value in enumerate(answer):
             yield from ([*answer[:i], bad, *answer[i + 1 :]] for bad in spoiled(value))
     elif isinstance(answer, torch.Tensor):
@@ -127,44 +142,40 @@ def spoiled(answer) -> Iterator[object]:
     yield None
 
 
+def try_all(name: str, single: bool) -> bool:
+    """Does an assignment do what it should? Says so line by line."""
+    path = SOURCE / name / f"{name}.ipynb"
+    tidy_file(path)
+    assignment, wrong = Assignment.load(path), wrong_answers(name)
+    broken = broken_rules(assignment, wrong)
+    print("\n".join([f"{name}: {assignment.version[:8]}", *broken]), flush=True)
+    every = [check.cell for q in assignment.questions for check in q.checks]
+    jobs = [
+        ("reference solution", submission(assignment), []),
+        ("untouched release", assignment.released, every),
+    ]
+    for what, changes, losing in wrong if single else together(wrong):
+        jobs.append((what, submission(assignment, changes), losing))
+    return all([_try(path, *job) for job in jobs]) and not broken
+
+
+def _try(path: Path, what: str, nb, losing: list) -> bool:
+    start = time.perf_counter()
+    result = grade_notebook(path, nb)
+    seconds, missed = time.perf_counter() - start, lost(result)
+    ok = sorted(missed) == sorted(losing)
+    points = f"{result['points']:g} of {result['max']:g}"
+    print(f"{'✓' if ok else '✗'} {seconds:4.1f} s  {what}: {points}", flush=True)
+    if not ok:
+        print(f"   loses {missed}, should lose {losing}", *result["notes"])
+        print("  ", *[(q["question"], q["look"]) for q in result["questions"] if q["look"]])
+    return ok
+
+
 def main(arguments: list[str]) -> int:
-    from grader.release import tidy_file
-
-    names = arguments or sorted(path.name for path in SOURCE.iterdir())
-    failed = False
-    for name in names:
-        path = SOURCE / name / f"{name}.ipynb"
-        tidy_file(path)
-        assignment, wrong = Assignment.load(path), wrong_answers(name)
-        broken = broken_rules(assignment, wrong)
-        jobs = [("reference solution", {}, [])] + list(wrong)
-        every = [check.cell for q in assignment.questions for check in q.checks]
-
-        def one(job, path=path, assignment=assignment):
-            start = time.perf_counter()
-            nb = assignment.released if job[1] is None else submission(assignment, job[1])
-            return grade_notebook(path, nb), time.perf_counter() - start
-
-        jobs.insert(1, ("untouched release", None, every))
-        for job in jobs:
-            result, seconds = one(job)
-            missed = lost(result)
-            ok = sorted(missed) == sorted(job[2])
-            failed |= not ok
-            points = f"{result['points']:g} of {result['max']:g}"
-            print(
-                f"{'✓' if ok else '✗'} {seconds:4.1f} s  {job[0]}: {points}"
-                + ("" if ok else f"; lost {missed}, should lose {job[2]}; {result['notes']}"),
-                flush=True,
-            )
-            if not ok:
-                print(
-                    "  ",
-                    *[(q["question"], q["look"]) for q in result["questions"] if q.get("look")],
-                )
-        print("\n".join(broken))
-        failed |= bool(broken)
-    return int(failed)
+    names = [name for name in arguments if name != "--single"]
+    names = names or sorted(path.name for path in SOURCE.iterdir())
+    return int(not all([try_all(name, "--single" in arguments) for name in names]))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from grader.assignment import tidy
 from grader.rules import TOOLS
 
+TITLE = "# Toy\n\nThree questions, 8 points, about 90 minutes."
 SETUP = """
 import torch
 
@@ -78,7 +79,7 @@ def toy():
     return tidy(
         new_notebook(
             cells=[
-                new_markdown_cell("# Toy", id="title"),
+                new_markdown_cell(TITLE, id="title"),
                 code("given-setup", SETUP),
                 code("given-tools", TOOLS),
                 *question(1, "half_square", 0.5),

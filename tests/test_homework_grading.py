@@ -24,7 +24,7 @@ from grader.collect import clean, collect, identify
 from grader.inside import encode
 from grader.rebuild import Rejected, harmless, outputs, read_submission, rebuild
 from grader.release import sources
-from grader.trial import grade_notebook, lost, submission, wrong_answers
+from grader.trial import grade_notebook, lost, submission, together, wrong_answers
 from tools.notebooks import text
 
 ROOT = Path(__file__).parents[1]
@@ -44,15 +44,31 @@ def toy_path(tmp_path_factory):
 # The assignments of the book ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", PATHS, ids=NAMES)
-def test_the_reference_gets_full_marks(path):
-    result = grade_notebook(path, submission(Assignment.load(path)))
+@pytest.fixture(scope="module")
+def book_results(tmp_path_factory):
+    """All assignments, solved and untouched, in one batch; torch may take two threads."""
+    place = tmp_path_factory.mktemp("book")
+    for path in PATHS:
+        assignment = Assignment.load(path)
+        for name, nb in {"solved": submission(assignment), "open": assignment.released}.items():
+            file = place / "in" / name / path.stem / path.name
+            file.parent.mkdir(parents=True)
+            file.write_text(text(nb), "utf-8")
+    (place / "source").symlink_to(ROOT / "homework" / "source")
+    done = run(place, OMP_NUM_THREADS="2")
+    assert done.returncode == 0, done.stderr
+    return {(r["student"], r["assignment"]): r for r in grade.GradeBook(place / "book").all()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_reference_gets_full_marks(book_results, name):
+    result = book_results["solved", name]
     assert lost(result) == [] and result["points"] == result["max"] > 0
 
 
-@pytest.mark.parametrize("path", PATHS, ids=NAMES)
-def test_the_untouched_release_gets_nothing(path):
-    assert grade_notebook(path, Assignment.load(path).released)["points"] == 0
+@pytest.mark.parametrize("name", NAMES)
+def test_the_untouched_release_gets_nothing(book_results, name):
+    assert book_results["open", name]["points"] == 0
 
 
 WRONG = [(p, *w) for p in PATHS for w in wrong_answers(p.stem, ROOT / "homework" / "wrong")]
@@ -89,17 +105,28 @@ def test_a_wrong_answer_loses_exactly_its_points_outside_of_the_sandbox(
     assert sorted(found) == sorted(losing)
 
 
+def students_with_mistakes():
+    """Mistakes in different questions together, so that fewer sandboxes do."""
+    for path in PATHS:
+        table = wrong_answers(path.stem, ROOT / "homework" / "wrong")
+        for number, row in enumerate(together(table)):
+            yield pytest.param(path, *row, id=f"{path.stem}-{number}")
+
+
 @pytest.mark.long
-@pytest.mark.parametrize(("path", "name", "changes", "losing"), fast_wrong())
-def test_a_wrong_answer_loses_exactly_its_points(path, name, changes, losing):
+@pytest.mark.parametrize(("path", "name", "changes", "losing"), [*students_with_mistakes()])
+def test_a_student_with_mistakes_loses_exactly_their_points(path, name, changes, losing):
     result = grade_notebook(path, submission(Assignment.load(path), changes))
-    assert sorted(lost(result)) == sorted(losing)
-    assert result["points"] == result["max"] - sum(
-        check["max"]
-        for q in result["questions"]
-        for check in q["checks"]
-        if check["cell"] in losing
-    )
+    assert sorted(lost(result)) == sorted(losing), name
+    checks = [check for q in result["questions"] for check in q["checks"]]
+    most = sum(check["max"] for check in checks if check["cell"] not in losing)
+    assert result["points"] == most < result["max"]
+
+
+def test_mistakes_are_put_together_only_where_they_touch_different_questions():
+    one, two, three = {"q1-answer": "a"}, {"q1-answer-b": "b", "q2-answer": "c"}, {"q2-answer": "d"}
+    found = together([("a", one, ["x"]), ("b", two, ["y"]), ("c", three, ["z"])])
+    assert found == [("a + c", one | three, ["x", "z"]), ("b", two, ["y"])]
 
 
 # Honest oddities ------------------------------------------------------------------------------
@@ -517,11 +544,15 @@ def test_graded_anew_with_the_same_key_it_gives_the_same(graded):
 @pytest.mark.long
 def test_an_interrupted_batch_goes_on(tmp_path):
     folder = batch(tmp_path, names=[f"s{i}" for i in range(8)])
-    job = subprocess.Popen(command(folder), cwd=ROOT, stdout=subprocess.PIPE, text=True,
-                           env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    job = subprocess.Popen(
+        command(folder), cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # as in a terminal: what was started in the background ignores Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     for line in job.stdout:
         if "6 of 6" in line:
-            job.send_signal(signal.SIGINT)
+            os.killpg(job.pid, signal.SIGINT)  # as a terminal does: to all its processes
             break
     job.communicate(timeout=60)
     assert job.returncode == 130
@@ -529,6 +560,7 @@ def test_an_interrupted_batch_goes_on(tmp_path):
     assert 0 < first < 10
     done = run(folder)
     assert f"{10 - first} graded" in done.stdout and done.returncode == 0
+    assert all(row["points"] == "3" for row in rows(folder) if row["question"] in ("q1", "q2"))
     assert len(rows(folder)) == 8 * 3 + 2
 
 
@@ -554,6 +586,41 @@ def test_elsewhere_than_on_linux_grading_refuses(monkeypatch):
     with pytest.raises(sandbox.SandboxError, match="not Linux"):
         sandbox.bubblewrap()
     sandbox.bubblewrap.cache_clear()
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_waiting_for_a_processor_does_not_count(monkeypatch, waits):
+    since = time.monotonic()
+    monkeypatch.setattr(sandbox, "waited", lambda _: waits * (time.monotonic() - since))
+    with sandbox.Sandbox() as box:
+        if waits:
+            box.ask({"source": "__import__('time').sleep(2)"}, 1)
+            assert 0.5 <= box.took < 1
+        else:
+            with pytest.raises(sandbox.Died, match="longer than 1 s"):
+                box.ask({"source": "__import__('time').sleep(5)"}, 1)
+
+
+def test_the_clock_of_a_process_that_shares_its_processor_stands_still_while_it_waits():
+    loop = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nwhile True: pass"
+    jobs = [subprocess.Popen([sys.executable, "-c", loop]) for _ in range(3)]
+    try:
+        time.sleep(0.5)
+        clock = sandbox.Clock(jobs[0].pid)
+        time.sleep(2)
+        assert 0.5 <= clock.seconds([jobs[0].pid]) < 1.5
+    finally:
+        for job in jobs:
+            job.kill()
+            job.wait()
+
+
+def test_a_check_is_stopped_by_processor_time_alone():
+    with grade.time_limit(0.2):
+        time.sleep(0.5)
+    with pytest.raises(grade.TooLong), grade.time_limit(0.2):
+        while True:
+            pass
 
 
 def test_a_sandbox_leaves_nothing_behind():

@@ -20,7 +20,10 @@ PATHS = sources(ROOT / "homework" / "source")
 RELEASES = [ROOT / "homework" / "release" / f"{path.stem}.ipynb" for path in PATHS]
 
 
-@pytest.mark.parametrize("path", [*PATHS, *RELEASES], ids=lambda p: f"{p.parent.name}-{p.stem}")
+LONG = [pytest.param(path, marks=pytest.mark.long) for path in PATHS]
+
+
+@pytest.mark.parametrize("path", [*RELEASES, *LONG], ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_nbval_accepts_the_notebook(path):
     # Without the numbers plugin of this project's own tests: nothing is compared, all must run.
     options = ["-p", "no:cacheprovider", "-c", "/dev/null", "--nbval-lax"]
@@ -29,6 +32,7 @@ def test_nbval_accepts_the_notebook(path):
     assert done.returncode == 0, done.stdout[-3000:]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", PATHS, ids=lambda p: p.stem)
 def test_nothing_in_the_solved_notebook_raises_although_cells_may(path):
     nb = read(path)
@@ -37,6 +41,7 @@ def test_nothing_in_the_solved_notebook_raises_although_cells_may(path):
     NotebookClient(nb, timeout=300).execute()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", RELEASES, ids=lambda p: p.stem)
 def test_the_release_raises_only_what_says_that_an_answer_is_missing(path):
     nb = read(path)
