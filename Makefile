@@ -12,11 +12,11 @@ FOR_PYTHON_3_11_0 = 'soupsieve<3'
 RUN = .venv/bin/python
 BUILD = .venv/bin/jupyter-book build . -q -W --keep-going -n
 
-.PHONY: help book test notebooks mnist lab serve lock bench clean
+.PHONY: help book test notebooks mnist bench bench-quick lab serve lock clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 book: .venv/.stamp  ## build the book into _build/html
 	@$(RUN) -m tools.rules --quick notebooks
@@ -38,6 +38,12 @@ notebooks: .venv/.stamp  ## run the notebooks again, in place (and the numbers o
 mnist: .venv/.stamp  ## run the MNIST study again: make mnist DATA=<folder>, downloads into an empty one
 	@$(RUN) -m studies.mnist "$(DATA)"
 
+bench: .venv/.stamp  ## measure this book beside what you would use instead; writes its page
+	@$(RUN) -m benchmarks
+
+bench-quick: .venv/.stamp  ## the same at small sizes, to see that nothing is broken
+	@$(RUN) -m benchmarks --quick
+
 lab: .venv/.stamp  ## open JupyterLab on the notebooks
 	$(RUN) -m jupyterlab notebooks
 
@@ -57,10 +63,6 @@ lock:  ## write requirements.lock anew (wants PYTHON=python3.11, the oldest one 
 	grep -q '^torch==$(TORCH)$$' _build/lock.txt
 	mv _build/lock.txt requirements.lock
 	rm -rf _build/lock
-
-bench: .venv/.stamp  ## time training side by side, and fista against scikit-learn
-	TQDM_DISABLE=1 $(RUN) -m benchmarks.ensemble
-	$(RUN) -m benchmarks.lasso
 
 clean:  ## remove the built book, caches and .venv
 	rm -rf .venv _build .pytest_cache .ruff_cache *.egg-info
