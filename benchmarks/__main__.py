@@ -76,7 +76,7 @@ def run(stages: Sequence[str], quick: bool, kept: Path, root: Path = ROOT) -> di
         print(f"The page needs {', '.join(missing)}, too.")
         return None
     found = {stage: json.loads(path.read_text("utf-8")) for stage, path in paths.items()}
-    return {"machine": machine.machine(), "peers": peers, "stages": found}
+    return {"quick": quick, "machine": machine.machine(), "peers": peers, "stages": found}
 
 
 def _peers(quick: bool, kept: Path) -> tuple[dict[str, str], str]:

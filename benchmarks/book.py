@@ -331,7 +331,7 @@ def figures(results: dict) -> dict:
     for kind, label, marker in (("seconds", "everything", "o"), ("importing", "importing", "s")):
         medians = [statistics.median(times[kind]) for times in measured.values()]
         ax.plot(medians, range(len(medians)), marker, linestyle="none", label=label)
-    _names(ax, measured)
+    _names(ax, measured, "notebook")
     _from_zero(ax, "seconds")
     ax.legend()
     found = {"book_notebooks": fig}
@@ -353,7 +353,7 @@ def _pages_figure(books: dict):
         axes[1].plot([statistics.median(m["paint"]) for m in measured.values()], at, marker,
                      linestyle="none", label=label)
     axes[0].margins(y=0.05)
-    _names(axes[0], [Path(page).stem for page in pages])
+    _names(axes[0], [Path(page).stem for page in pages], "page")
     _from_zero(axes[0], "first visit (kB)")
     _from_zero(axes[1], "first paint (ms)")
     axes[0].legend()
@@ -365,7 +365,7 @@ def _from_zero(ax, label: str) -> None:
     ax.set(xlabel=label, xlim=(0, 1.08 * largest))
 
 
-def _names(ax, names) -> None:
+def _names(ax, names, what: str) -> None:
     ax.set_yticks(range(len(names)), list(names))
     ax.invert_yaxis()
-    ax.set_ylabel("page")
+    ax.set_ylabel(what)

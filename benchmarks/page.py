@@ -30,6 +30,7 @@ the same thing stops, and writes no page.
 
 ## The machine
 """
+TRIAL = "A trial at small sizes, to see that everything runs: its times mean nothing."
 
 
 # --- words and numbers -------------------------------------------------------------------
@@ -65,7 +66,7 @@ def page(results: dict) -> tuple[str, dict]:
     from helpers import plots, setup
 
     setup()
-    parts, pictures = [HEAD, _machine(results)], {}
+    parts, pictures = [HEAD, TRIAL * results["quick"], _machine(results)], {}
     for name, stage in _stages(results):
         section = importlib.import_module(f"benchmarks.{name}")
         own = section.figures(stage["results"])
@@ -75,7 +76,7 @@ def page(results: dict) -> tuple[str, dict]:
         text = PLACE.sub(lambda match, shown=shown: shown[match[1]], text)
         parts += [text, *(picture for n, picture in shown.items() if n not in placed)]
         pictures |= own
-    return "\n\n".join(part.strip() for part in parts) + "\n", pictures
+    return "\n\n".join(part.strip() for part in parts if part) + "\n", pictures
 
 
 def _stages(results: dict) -> Iterator[tuple[str, dict]]:
