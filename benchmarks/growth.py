@@ -16,7 +16,9 @@ from helpers.ensemble import member
 
 SIZES = {1: (1, 1), 3: (1, 3), 10: (1, 10), 30: (3, 10), 100: (10, 10), 300: (30, 10),
          1000: (100, 10)}  # members: seeds × settings
-LARGE = 30  # from here on the members themselves, not the overhead, decide
+# From here on the members themselves decide, not the overhead of a step, nor memory that the
+# process has set free before and takes again.
+LARGE = 100
 EPOCHS = 4
 
 
@@ -77,7 +79,8 @@ def page(results: dict) -> str:
 
 The net {"-".join(map(str, results["widths"]))} with dropout under AdamW on minibatches of
 {results["batch"]}: processor time on one thread, and by how much training raises the peak memory
-of a process that has trained one such net before.
+of a process that has trained one such net before. Small numbers find room in memory that was set
+free earlier.
 
 {table(head, rows)}
 ![](growth)

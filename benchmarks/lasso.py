@@ -7,6 +7,7 @@ fista's solutions are at least as good. Processor seconds for a whole path, on o
 
 import numpy as np
 import torch
+from matplotlib import ticker
 from matplotlib.figure import Figure
 from sklearn.linear_model import lasso_path
 from threadpoolctl import threadpool_limits
@@ -124,6 +125,8 @@ def figures(results: dict) -> dict[str, Figure]:
     ax.set_yticks(range(len(rows)), [_name(row) for row in rows])
     ax.invert_yaxis()
     ax.set(xlabel="ms for the path", xscale="log", ylabel="true weights; their tol")
+    for at in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
+        at(ticker.LogFormatter(minor_thresholds=(2, 0.5)))
     ax.legend()
     return {"lasso": fig}
 

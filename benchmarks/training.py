@@ -43,9 +43,9 @@ ALONE = {
     SCIKIT_LEARN: peers.scikit_learn,
 }
 ALL = [OURS, VALIDATED, PLAIN, D2L, D2L_VALIDATED, D2L_PLOT, LIGHTNING, SKORCH, JOBLIB, BARE]
-FEW = [OURS, PLAIN, BARE]
+FEW, ORDER = [OURS, PLAIN, BARE], [*ALL[:-1], SCIKIT_LEARN, BARE]
 WHO = {  # scikit-learn has no dropout, and its Adam puts ε elsewhere
-    "linear": [*ALL[:-1], SCIKIT_LEARN, BARE],
+    "linear": ORDER,
     "dropout": ALL,
     "sgd": [OURS, PLAIN, SCIKIT_LEARN, BARE],
 } | {f"full{width}": FEW for width in cases.WIDTHS}
@@ -322,11 +322,13 @@ def page(results: dict) -> str:
 INTRODUCTION = f"""## Training many models
 
 Many models of one architecture, in float64: how long does one take? `{OURS}` trains them side by
-side, the others one after the other: {PLAIN} is the usual loop over `torch.optim`; Lightning is
-without logger, checkpoints and progress bar, skorch silent. *Validated* means that the loss on
-other data is measured after every epoch, as D2L's readers see it; with its live plot, d2l runs in a
-notebook, and only the notebook's own process is counted, not the browser. *Bare products* is the
-limit: the matrix products of all layers and steps as `torch.bmm` does them, and nothing else.
+side, the others one after the other. The plain loop is the usual one over `torch.optim`; d2l is
+without its plot unless it says so; Lightning is without logger, checkpoints and progress bar;
+skorch is silent; joblib runs the plain loop in two processes that wait for work. *Validated* means
+that the loss (and of classes the accuracy) on other data is measured after every epoch, as D2L's
+readers see it. With its live plot, d2l runs in a notebook; its kernel is counted, the browser
+isn't. *Bare products* is the limit: the matrix products of all layers and steps as `torch.bmm`
+does them, and nothing else.
 
 All start from the same weights and get the same minibatches in the same order. Before anything is
 timed, each must reach the same weights as `{OURS}` to {TOLERANCE:.0e}; where there is dropout, it
@@ -336,7 +338,7 @@ round by `{OURS}`, or by its validated form where the other is validated."""
 
 def _section(name: str, case: dict) -> str:
     one, two = (case["threads"][threads] for threads in "12")
-    rows = [_row(who, case, one, two) for who in ALL + [SCIKIT_LEARN] if who in WHO[name]]
+    rows = [_row(who, case, one, two) for who in ORDER if who in WHO[name]]
     head = ["contender", "ms", "models × steps per s", "slower by",
             "two threads: ms", "models × steps per s", "slower by"]
     worst = max(case["differences"].values())
@@ -475,7 +477,7 @@ def _speeds(case: dict) -> Figure:
     """Dots in a row for each contender, on a logarithmic scale."""
     from matplotlib import pyplot as plt
 
-    here = [who for who in ALL + [SCIKIT_LEARN] if any(who in t for t in case["threads"].values())]
+    here = [who for who in ORDER if any(who in t for t in case["threads"].values())]
     fig, ax = plt.subplots(figsize=(7, 1.4 + 0.3 * len(here)))
     for threads, marker, label in (("1", "o", "one thread"), ("2", "s", "two threads")):
         times = case["threads"][threads]

@@ -267,8 +267,8 @@ def test_growth_is_fitted(monkeypatch):
     found = {"widths": [64, 10], "batch": 20, "steps": 40, "members": sizes,
              "seconds": [[0.001 * n] for n in sizes], "megabytes": [[n**0.5] for n in sizes]}
     page = growth.page(found)
-    assert "Time grows, from 30 to 1000 members, as their number to the power 1.00 ±" in page
-    assert "Memory grows, from 30 to 1000 members, as their number to the power 0.500 ±" in page
+    assert "Time grows, from 100 to 1000 members, as their number to the power 1.00 ±" in page
+    assert "Memory grows, from 100 to 1000 members, as their number to the power 0.500 ±" in page
 
 
 def test_growth_asks_for_a_first_member_that_is_always_the_same():
