@@ -32,7 +32,7 @@ from benchmarks.builds import (
     write_toc,
 )
 
-RUNS, CHECKS, BUILDS, LOADS = 2, 2, 3, 5
+RUNS, CHECKS, BUILDS, LOADS = 2, 2, 3, 3
 KINDS = ("full", "unchanged", "one page changed")
 # Runs before the first cell: adds up the seconds inside import statements, wherever they stand.
 WATCH = """

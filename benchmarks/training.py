@@ -300,9 +300,11 @@ NAMES = {"linear": "linear regression", "dropout": "digits 64-32-32-10, batches 
 GOALS = [
     Goal("linear", PLAIN, OURS, 50),
     Goal("linear", D2L_VALIDATED, VALIDATED, 300),
+    Goal("linear", D2L, OURS, 300),
     Goal("linear", D2L_PLOT, VALIDATED, 10_000),
     Goal("dropout", PLAIN, OURS, 12),
     Goal("dropout", D2L_VALIDATED, VALIDATED, 20),
+    Goal("dropout", D2L, OURS, 20),
     Goal("full64", PLAIN, OURS, 2),
     Goal("full64", BARE, OURS, 4),
 ]
