@@ -14,11 +14,12 @@ GRADES ?= _grades
 SOURCE ?= homework/source
 BUILD = .venv/bin/jupyter-book build . -q -W --keep-going -n
 
-.PHONY: help book test test-all notebooks mnist homework grade formgrader export lab serve lock bench clean
+.PHONY: help book test test-all notebooks mnist homework grade formgrader export bench \
+  bench-quick lab serve lock clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 book: .venv/.stamp  ## build the book into _build/html
 	@$(RUN) -m tools.rules --quick notebooks
@@ -59,6 +60,12 @@ formgrader: .venv/.stamp  ## grade by hand what a person grades, in the browser
 export: .venv/.stamp  ## take the grades that a person gave into grades.csv and feedback
 	@$(RUN) -m grader.book export --grades "$(GRADES)"
 
+bench: .venv/.stamp  ## measure this book beside what you would use instead; writes its page
+	@$(RUN) -m benchmarks
+
+bench-quick: .venv/.stamp  ## the same at small sizes, to see that nothing is broken
+	@$(RUN) -m benchmarks --quick
+
 lab: .venv/.stamp  ## open JupyterLab on the notebooks
 	$(RUN) -m jupyterlab notebooks
 
@@ -78,10 +85,6 @@ lock:  ## write requirements.lock anew (wants PYTHON=python3.11, the oldest one 
 	grep -q '^torch==$(TORCH)$$' _build/lock.txt
 	mv _build/lock.txt requirements.lock
 	rm -rf _build/lock
-
-bench: .venv/.stamp  ## time training side by side, fista against scikit-learn
-	TQDM_DISABLE=1 $(RUN) -m benchmarks.ensemble
-	$(RUN) -m benchmarks.lasso
 
 clean:  ## remove the built book, caches and .venv
 	rm -rf .venv _build .pytest_cache .ruff_cache *.egg-info

@@ -78,6 +78,22 @@ def diabetes() -> Data:
     return Data(*(torch.as_tensor(v, dtype=torch.get_default_dtype()) for v in (X, y)))
 
 
+def breast_cancer() -> Data:
+    """569 tumours of the breast: malignant or benign, from the cell nuclei under a microscope.
+
+    X  (569, 30): ten properties of the nuclei, such as radius and texture; their means, their
+       standard errors and their worst values. Each has a unit of its own: standardise before
+       penalising
+    y  (569,), whole numbers: 0 malignant (212), 1 benign (357)
+
+    Source: Street, Wolberg and Mangasarian (1993); bundled with scikit-learn.
+    """
+    from sklearn.datasets import load_breast_cancer
+
+    X, y = load_breast_cancer(return_X_y=True)
+    return Data(torch.as_tensor(X, dtype=torch.get_default_dtype()), torch.as_tensor(y))
+
+
 @per_seed
 def sine(n: int, sigma: float, seed: int) -> Data:
     """One period of a sine with noise: y = sin(πx) + σε, x uniform on [−1, 1], ε normal.

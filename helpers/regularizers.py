@@ -1,7 +1,7 @@
-"""Penalties, their proximal maps, the linear regressions that they lead to, and dropout.
+"""Penalties, proximal maps, linear regressions, dropout, label smoothing and mixup.
 
-The objective is the book's: ½ · mean squared error + penalty, without an intercept (centre X
-and y first). Solvers compute in float64. A proximal map is a step that pays for moving::
+The regressions minimise the book's ½ · mean squared error + penalty, without an intercept
+(centre X and y first), in float64. A proximal map is a step that pays for moving::
 
     prox(z) = argmin over w of  ½‖w − z‖² + penalty(w)
 """
@@ -12,6 +12,8 @@ from numbers import Real
 
 import torch
 from torch import Tensor
+
+from helpers.ensemble import cross_entropy
 
 MAX_STEPS = 100_000  # of fista, for each λ; then tol is out of reach
 
@@ -264,6 +266,60 @@ def dropout(
     return x * keep / (1 - p)
 
 
+# --- targets -----------------------------------------------------------------------------
+
+
+def label_smoothing(outputs: Tensor, y: Tensor, epsilon: float | Tensor) -> Tensor:
+    """Mean cross-entropy in nats against (1 − ε) · one-hot(y) + ε/C.
+
+    outputs (…, B, C), logits, and y (…, B), whole numbers, give (…)
+    epsilon  in [0, 1), a number or a tensor that broadcasts against (…)
+
+    That is the cross-entropy plus ε times the lead of the right logit over the mean logit.
+    Its minimum is not 0 but the entropy of the smoothed labels. Raises ValueError if epsilon
+    is out of range, or outputs and y don't agree in B; TypeError if y isn't whole numbers.
+    Source: Szegedy et al. (2016). Taught in: notebooks/14_other_regularizers
+    """
+    if not (_nonnegative("epsilon", torch.as_tensor(epsilon)) < 1).all():
+        raise ValueError(f"epsilon must be in [0, 1), got {epsilon}")
+    loss = cross_entropy(outputs, y)
+    right = outputs.take_along_dim(y.unsqueeze(-1), -1).squeeze(-1)
+    return loss + epsilon * (right - outputs.mean(-1)).mean(-1)
+
+
+def mixup(
+    X: Tensor, y: Tensor, alpha: float | Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mix each sample with a partner: c·X + (1 − c)·X[partner], c ~ Beta(α, α) for each sample.
+
+    X (…, n, features…), y (…, n): samples, and their targets; along the leading axes data
+    sets side by side, whose partners and c are independent
+    alpha      above 0, a number or a tensor that broadcasts against y, such as (H, 1)
+    generator  gives the partners, a random permutation, and the noise in c; all α share both
+
+    Returns the mixed X, the partners' targets (…, n), and c (…, n). The loss is
+    c · loss(output, y) + (1 − c) · loss(output, y of the partner), sample by sample.
+    Raises TypeError if X isn't floating point, ValueError if alpha is out of range or X and
+    y don't fit. Source: Zhang et al. (2018). Taught in: notebooks/14_other_regularizers
+    """
+    alpha = _positive("alpha", torch.as_tensor(alpha, dtype=torch.float64))
+    _samples(X, y)
+    partner = torch.rand(y.shape, generator=generator).argsort(-1)
+    c = _symmetric_beta(alpha, *torch.rand(2, *y.shape, generator=generator)).to(X.dtype)
+    rest = [1] * (X.dim() - y.dim())
+    other = X.take_along_dim(partner.view(*y.shape, *rest), y.dim() - 1)
+    share = c.view(*c.shape, *rest)
+    return share * X + (1 - share) * other, y.gather(-1, partner), c
+
+
+def _symmetric_beta(alpha: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Beta(α, α) from two uniform numbers: Bailey's (1994) T of Student's t with n = 2α
+    degrees of freedom, as ½ + ½ T / √(n + T²)."""
+    q, cosine = u ** (1 / alpha), torch.cos(2 * math.pi * v)
+    c = 0.5 + 0.5 * cosine / (q / (1 - q) + cosine**2).sqrt()
+    return c.clamp(0, 1)  # rounding may leave it by 1e-16
+
+
 # --- checks ------------------------------------------------------------------------------
 
 
@@ -275,6 +331,22 @@ def _nonnegative(name: str, value):
     if not (ok.all() if isinstance(value, Tensor) else ok):
         raise ValueError(f"{name} must be at least 0 and finite, got {value}")
     return value
+
+
+def _positive(name: str, value: Tensor) -> Tensor:
+    if not (_nonnegative(name, value) > 0).all():
+        raise ValueError(f"{name} must be above 0, got {value}")
+    return value
+
+
+def _samples(X: Tensor, y: Tensor) -> None:
+    if not X.is_floating_point():
+        raise TypeError(f"X must be floating point, got {X.dtype}; X.double() converts")
+    if not y.dim() or X.shape[: y.dim()] != y.shape:
+        raise ValueError(
+            f"X (…, n, features…) and y (…, n) must agree, "
+            f"got {tuple(X.shape)} and {tuple(y.shape)}"
+        )
 
 
 def _regression(X, y, dim: int | None = None) -> tuple[Tensor, Tensor]:

@@ -29,6 +29,17 @@ def test_diabetes_is_scikit_learns_in_its_own_units():
     assert np.allclose(standard, load_diabetes().data, atol=1e-12)
 
 
+def test_breast_cancer_is_scikit_learns():
+    from sklearn.datasets import load_breast_cancer
+
+    X, y = data.breast_cancer()
+    bunch = load_breast_cancer()
+    assert X.shape == (569, 30) and X.dtype == torch.float64 and y.dtype == torch.int64
+    assert np.array_equal(X, bunch.data) and np.array_equal(y, bunch.target)
+    assert list(bunch.target_names) == ["malignant", "benign"]
+    assert y.bincount().tolist() == [212, 357]
+
+
 def test_sine_has_the_noise_it_says():
     x, y = data.sine(100_000, sigma=0.3, seed=0)
     residual = y - torch.sin(math.pi * x)

@@ -230,3 +230,12 @@ def test_two_d2l_versions_are_found():
         "1.0.2",
         "1.0.3",
     }
+
+
+def test_the_peers_of_the_benchmarks_stay_out_of_the_lock():
+    everything, without = (direct(PYPROJECT, extras) for extras in [("bench",), ()])
+    peers = everything[len(without):]
+    assert {need.name for need in peers} >= {"lightning", "skorch"}
+    assert not {canonicalize_name(need.name) for need in peers} & locked(LOCK).keys()
+    assert all({span.operator for span in need.specifier} == {">=", "<"} for need in peers)
+    assert not {need.name for need in peers} & conda_ranges(ENVIRONMENT).keys()

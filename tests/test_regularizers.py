@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn.linear_model import ElasticNet, Lasso, Ridge, lasso_path
 from torch.nn import functional as F
 
@@ -16,6 +17,8 @@ from helpers.regularizers import (
     ista,
     l1,
     l2,
+    label_smoothing,
+    mixup,
     prox_elastic_net,
     prox_l2,
     ridge,
@@ -415,6 +418,98 @@ def test_dropout_names_bad_input(x, p, error, says, training):
         dropout(x, p, generator(0, "mask"), training)
 
 
+# --- targets -----------------------------------------------------------------------------
+
+
+def classes(*shape, stream="classes"):
+    return torch.randint(0, 5, shape, generator=generator(0, stream))
+
+
+def smooth(z, y, epsilon):
+    return F.cross_entropy(z, y, label_smoothing=epsilon)
+
+
+@pytest.mark.parametrize("epsilon", [0, 0.1, 0.9])
+def test_label_smoothing_equals_torchs(epsilon):
+    z, y = 3 * normal(7, 5).requires_grad_(), classes(7)
+    (ours,), (theirs,) = (
+        torch.autograd.grad(loss(z, y, epsilon), z) for loss in (label_smoothing, smooth)
+    )
+    assert torch.allclose(label_smoothing(z, y, epsilon), smooth(z, y, epsilon), rtol=1e-13)
+    assert torch.allclose(ours, theirs, atol=1e-15)
+    assert torch.isclose(label_smoothing(z + 1e3, y, epsilon), smooth(z, y, epsilon), rtol=1e-9)
+
+
+def test_label_smoothing_of_many_models_has_an_epsilon_for_each_setting():
+    z, y, epsilons = normal(2, 3, 7, 5), classes(2, 1, 7), torch.tensor([0.0, 0.1, 0.5])
+    losses = label_smoothing(z, y, epsilons)
+    for s in range(2):
+        expected = [smooth(z[s, h], y[s, 0], e.item()) for h, e in enumerate(epsilons)]
+        assert torch.allclose(losses[s], torch.stack(expected), rtol=1e-13)
+
+
+def test_the_floor_of_label_smoothing_is_the_entropy_of_its_labels():
+    target = torch.full((1, 10), 0.01).index_fill(1, torch.tensor([3]), 0.91)
+    floor = label_smoothing(target.log(), torch.tensor([3]), 0.1)
+    assert math.isclose(floor, -(target * target.log()).sum(), rel_tol=1e-13)
+    for size in (1e-3, 0.1, 3):
+        away = target.log() + size * normal(1, 10)
+        assert label_smoothing(away, torch.tensor([3]), 0.1) > floor
+
+
+def test_mixup_mixes_each_sample_with_its_partner():
+    X, rows = normal(50, 3, 2), torch.arange(50)
+    mixed, partner, c = mixup(X, rows, 0.7, generator(0, "mixup"))
+    assert partner.sort().values.equal(rows) and not partner.equal(rows)
+    for i in rows:
+        expected = c[i] * X[i] + (1 - c[i]) * X[partner[i]]
+        assert torch.allclose(mixed[i], expected, atol=1e-15)
+    y = classes(50)
+    assert torch.equal(mixup(X, y, 0.7, generator(0, "mixup"))[1], y[partner])
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.5, 1.0, 4.0, 50.0])
+def test_the_coefficients_of_mixup_follow_a_beta_distribution(alpha):
+    X = torch.zeros(20_000, 1)
+    _, _, c = mixup(X, X[:, 0], alpha, generator(0, f"mixup/{alpha}"))
+    assert c.min() >= 0 and c.max() <= 1
+    assert furthest(c, alpha) < 4 < furthest(c, 1.2 * alpha)
+
+
+def furthest(c, alpha):
+    """Shares below points of [0, 1] against the distribution function, in standard errors."""
+    points = torch.tensor([1e-6, 1e-3, 0.05, 0.3, 0.45, 0.55, 0.7, 0.95, 1 - 1e-3, 1 - 1e-6])
+    below = stats.beta(alpha, alpha).cdf(points)
+    shares = (c.unsqueeze(1) <= points).double().mean(0).numpy()
+    return np.max(np.abs(shares - below) / np.sqrt((below * (1 - below) + 1e-12) / len(c)))
+
+
+def test_mixup_of_many_data_sets_and_alphas_is_independent_along_the_data_sets_only():
+    X, y = normal(2, 1, 30, 4), torch.arange(30).expand(2, 1, 30)
+    alphas = torch.tensor([[0.2], [1.0], [1e9]])
+    mixed, partner, c = mixup(X, y, alphas, generator(0, "mixup"))
+    assert mixed.shape == (2, 3, 30, 4) and partner.shape == (2, 1, 30) and c.shape == (2, 3, 30)
+    assert not partner[0].equal(partner[1]) and not torch.allclose(c[0], c[1])
+    assert torch.allclose(c[:, 2], torch.tensor(0.5), atol=1e-3)
+    alone = mixup(X, y, 1.0, generator(0, "mixup"))
+    assert torch.equal(alone[0], mixed[:, 1:2]) and torch.equal(alone[2], c[:, 1:2])
+    assert torch.equal((c[:, 0] > 0.5), (c[:, 1] > 0.5))  # one noise for all alphas
+    for s, h in ((0, 0), (1, 2)):
+        share = c[s, h].unsqueeze(1)
+        expected = share * X[s, 0] + (1 - share) * X[s, 0, partner[s, 0]]
+        assert torch.allclose(mixed[s, h], expected, atol=1e-15)
+
+
+def test_mixup_draws_from_its_generator_alone_and_keeps_the_dtype():
+    X, y, state = normal(9, 2), classes(9), torch.get_rng_state()
+    first = mixup(X, y, 1.0, generator(0, "mixup"))
+    assert all(map(torch.equal, first, mixup(X, y, 1.0, generator(0, "mixup"))))
+    assert not torch.equal(first[2], mixup(X, y, 1.0, generator(1, "mixup"))[2])
+    assert torch.equal(torch.get_rng_state(), state)
+    mixed, _, c = mixup(X.float(), y, 1.0, generator(0, "mixup"))
+    assert mixed.dtype == c.dtype == torch.float32
+
+
 # --- bad input ---------------------------------------------------------------------------
 
 X, Y, W = torch.ones(4, 2), torch.ones(4), torch.ones(2)
@@ -478,6 +573,15 @@ def test_data_that_do_not_fit_are_refused(call):
     (lambda: fista(X, Y, [0.1], NAN), ValueError, "tol must be above 0, got nan"),
     (lambda: duality_gap(X, Y, Y, 0.1), ValueError, r"w must have shape \(2,\) .*got \(4,\)"),
     (lambda: duality_gap(X, Y, W, [0.1]), ValueError, r"w must have shape \(1, 2\)"),
+    (lambda: label_smoothing(X, torch.zeros(4), 0.1), TypeError, "y must hold whole numbers"),
+    (lambda: label_smoothing(X, torch.zeros(3).long(), 0.1), ValueError, "must agree in B"),
+    (lambda: label_smoothing(X, Y.long(), 1.0), ValueError, r"epsilon must be in \[0, 1\), got 1"),
+    (lambda: label_smoothing(X, Y.long(), -0.1), ValueError, "epsilon must be at least 0"),
+    (lambda: mixup(X, Y, 0.0, None), ValueError, "alpha must be above 0, got 0"),
+    (lambda: mixup(X, Y, NAN, None), ValueError, "alpha must be at least 0 and finite, got nan"),
+    (lambda: mixup(X.long(), Y, 1.0, None), TypeError, "X must be floating point, got torch.int64"),
+    (lambda: mixup(X, Y[:3], 1.0, None), ValueError, r"must agree, got \(4, 2\) and \(3,\)"),
+    (lambda: mixup(X, torch.tensor(1), 1.0, None), ValueError, "must agree"),
     (lambda: duality_gap(X, Y, W * NAN, 0.1), ValueError, "w must be finite everywhere, got 2"),
 ])
 def test_other_bad_input_is_named(call, error, says):
