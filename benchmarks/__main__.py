@@ -11,7 +11,6 @@ _build/bench-quick alone. A stage that is named is measured again; the page is w
 stages are there.
 """
 
-import asyncio
 import hashlib
 import importlib
 import json
@@ -37,12 +36,16 @@ NOT_INSTALLED = "not installed; make bench installs it"
 
 def measure(stage: str, path: str, quick: str) -> None:
     """One stage, in this process."""
-    catch_signals()
+    stopped = catch_signals()
     begun, start = machine.moment(), time.perf_counter()
     try:
         results = importlib.import_module(f"benchmarks.{stage}").run(bool(quick))
-    except (KeyboardInterrupt, asyncio.CancelledError):  # nbclient makes the one the other
-        sys.exit(130)  # without a traceback: the parent says what there is to say
+    except BaseException:
+        if not stopped:
+            raise
+        # Without a traceback: the parent says what there is to say. Whatever was interrupted may
+        # have made another error of it, as nbclient does.
+        sys.exit(130)
     found = begun | {
         "seconds": round(time.perf_counter() - start, 1),
         "versions": machine.versions(),
@@ -101,16 +104,22 @@ def _child(command: Sequence, root: Path, more: dict[str, str]) -> None:
         process.wait()
 
 
-def catch_signals() -> None:
-    """Ctrl-C and a kill end this process alike, once: nothing disturbs it while it cleans up."""
+def catch_signals() -> list[int]:
+    """Ctrl-C and a kill end this process alike, once: nothing disturbs it while it cleans up.
 
-    def stop(*_):
+    Returns a list that gets the number of the signal that comes.
+    """
+    stopped = []
+
+    def stop(number, _):
+        stopped.append(number)
         for signal_number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signal_number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, stop)
+    return stopped
 
 
 def _digest(peers: dict) -> str:

@@ -4,10 +4,10 @@ next to a plain default Jupyter Book of the same notebooks.
 Everything happens in copies in a temporary folder. Times are wall clock.
 """
 
+import asyncio
 import json
 import re
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -91,6 +91,24 @@ def execute(folder: Path, names: Sequence[str], runs: int) -> dict:
     return {name: together(times) for name, times in found.items()}
 
 
+class Loop(asyncio.SelectorEventLoop):
+    """Leaves signals to this run: nbclient would put handlers of its own in their place."""
+
+    def add_signal_handler(self, *_):
+        raise RuntimeError("signals are caught already")  # which nbclient expects, and goes on
+
+
+async def _execute(client) -> None:
+    from nbclient.exceptions import DeadKernelError
+
+    try:
+        await client.async_execute(stderr=subprocess.DEVNULL)
+    except DeadKernelError:
+        if asyncio.current_task().cancelling():  # it died because this run was stopped
+            raise asyncio.CancelledError from None
+        raise
+
+
 def execute_one(path: Path) -> dict[str, float]:
     """From the start of the kernel to its end. Raises what nbclient raises if a cell does."""
     import nbformat
@@ -102,13 +120,9 @@ def execute_one(path: Path) -> dict[str, float]:
     client = NotebookClient(
         nb, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
     )
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     start = time.perf_counter()
-    try:
-        client.execute(stderr=subprocess.DEVNULL)
-    finally:
-        for number, handler in handlers.items():  # nbclient puts its own in their place
-            signal.signal(number, handler)
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(_execute(client))
     seconds = time.perf_counter() - start
     importing = float(last.outputs[0].text)
     if not 0 < importing < seconds:
