@@ -10,13 +10,16 @@ D2L = 1.0.3
 FOR_PYTHON_3_11_0 = 'soupsieve<3'
 
 RUN = .venv/bin/python
+GRADES ?= _grades
+SOURCE ?= homework/source
 BUILD = .venv/bin/jupyter-book build . -q -W --keep-going -n
 
-.PHONY: help book test notebooks mnist lab serve lock bench clean
+.PHONY: help book test test-all notebooks mnist homework grade formgrader export bench \
+  bench-quick lab serve lock clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 book: .venv/.stamp  ## build the book into _build/html
 	@$(RUN) -m tools.rules --quick notebooks
@@ -31,12 +34,37 @@ test: .venv/.stamp  ## lint, unit tests and every notebook output, on two cores
 	$(RUN) -m ruff check .
 	TQDM_DISABLE=1 $(RUN) -m pytest -n 2 --dist loadfile -rs
 
+test-all: test  ## the tests of `make test`, and the long ones of the homework
+	TQDM_DISABLE=1 $(RUN) -m pytest -n 2 --dist loadfile --long tests -m long
+
 notebooks: .venv/.stamp  ## run the notebooks again, in place (and the numbers of the interactive page)
 	TQDM_DISABLE=1 $(RUN) -m tools.notebooks
 	$(RUN) -m tools.explore
 
 mnist: .venv/.stamp  ## run the MNIST study again: make mnist DATA=<folder>, downloads into an empty one
 	@$(RUN) -m studies.mnist "$(DATA)"
+
+homework: .venv/.stamp  ## make what students get: notebooks and zips without solutions
+	@$(RUN) -m grader.release
+
+grade: .venv/.stamp  ## grade homework: make grade SUBMISSIONS=<folder or zip of an LMS>
+	@test -n "$(SUBMISSIONS)" || { echo 'make grade SUBMISSIONS=<folder or zip>'; exit 2; }
+	@$(RUN) -m grader.grade "$(SUBMISSIONS)" --grades "$(GRADES)" --source "$(SOURCE)" \
+	  --assignment "$(ASSIGNMENT)"
+	@$(RUN) -m grader.book load --grades "$(GRADES)" --source "$(SOURCE)"
+
+formgrader: .venv/.stamp  ## grade by hand what a person grades, in the browser
+	@cd "$(GRADES)/nbgrader" && PATH="$(CURDIR)/.venv/bin:$$PATH" $(CURDIR)/$(RUN) -m jupyterlab \
+	  --config nbgrader_config.py --LabApp.default_url=/formgrader
+
+export: .venv/.stamp  ## take the grades that a person gave into grades.csv and feedback
+	@$(RUN) -m grader.book export --grades "$(GRADES)"
+
+bench: .venv/.stamp  ## measure this book beside what you would use instead; writes its page
+	@$(RUN) -m benchmarks
+
+bench-quick: .venv/.stamp  ## the same at small sizes, to see that nothing is broken
+	@$(RUN) -m benchmarks --quick
 
 lab: .venv/.stamp  ## open JupyterLab on the notebooks
 	$(RUN) -m jupyterlab notebooks
@@ -50,17 +78,13 @@ lock:  ## write requirements.lock anew (wants PYTHON=python3.11, the oldest one 
 	rm -rf _build/lock
 	$(PYTHON) -m venv _build/lock
 	_build/lock/bin/pip install torch==$(TORCH) torchvision==$(TORCHVISION) \
-	  $(FOR_PYTHON_3_11_0) -e '.[test]'
+	  $(FOR_PYTHON_3_11_0) -e '.[test,homework]'
 	{ echo '# Written by `make lock` on Python 3.11. The Makefile adds d2l without its 2023 pins.'; \
 	  _build/lock/bin/pip list --format freeze --exclude-editable --exclude pip; \
 	} | sed 's/+[a-z0-9.]*$$//' > _build/lock.txt
 	grep -q '^torch==$(TORCH)$$' _build/lock.txt
 	mv _build/lock.txt requirements.lock
 	rm -rf _build/lock
-
-bench: .venv/.stamp  ## time training side by side, and fista against scikit-learn
-	TQDM_DISABLE=1 $(RUN) -m benchmarks.ensemble
-	$(RUN) -m benchmarks.lasso
 
 clean:  ## remove the built book, caches and .venv
 	rm -rf .venv _build .pytest_cache .ruff_cache *.egg-info

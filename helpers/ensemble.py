@@ -293,8 +293,9 @@ class SGD(Optimizer):
 
     def update(self, params, lr, momentum, weight_decay):
         velocities = self.buffers("velocity", params) if momentum.any() else params
+        decays = weight_decay.any()
         for w, v in zip(params, velocities, strict=True):
-            g = torch.addcmul(w.grad, _like(w, weight_decay), w)
+            g = torch.addcmul(w.grad, _like(w, weight_decay), w) if decays else w.grad
             v = g if v is w else v.mul_(_like(w, momentum)).add_(g)
             w.addcmul_(_like(w, lr), v, value=-1)
 
@@ -396,7 +397,8 @@ def half_mse(outputs: Tensor, y: Tensor) -> Tensor:
 def accuracy(outputs: Tensor, y: Tensor) -> Tensor:
     """Share of the batch whose largest output is at y, 0 to 1: outputs (…, B, C), y (…, B)."""
     _same_batch(outputs, y)
-    return (outputs.argmax(-1) == y).to(outputs.dtype).mean(-1)
+    best = outputs.max(-1).indices  # the same as argmax, and faster in the layout of Linear
+    return (best == y).to(outputs.dtype).mean(-1)
 
 
 def _same_batch(outputs: Tensor, y: Tensor) -> None:

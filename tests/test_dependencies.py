@@ -44,7 +44,7 @@ def malformed_lines(lock):
     return [line for line in lock.splitlines() if not plain.fullmatch(line)]
 
 
-def direct(pyproject, extras=("test",)):
+def direct(pyproject, extras=("test", "homework")):
     """Return the direct requirements, those of the named extras included."""
     project = tomllib.loads(pyproject)["project"]
     texts = [text for extra in extras for text in project["optional-dependencies"][extra]]
@@ -230,3 +230,12 @@ def test_two_d2l_versions_are_found():
         "1.0.2",
         "1.0.3",
     }
+
+
+def test_the_peers_of_the_benchmarks_stay_out_of_the_lock():
+    everything, without = (direct(PYPROJECT, extras) for extras in [("bench",), ()])
+    peers = everything[len(without):]
+    assert {need.name for need in peers} >= {"lightning", "skorch"}
+    assert not {canonicalize_name(need.name) for need in peers} & locked(LOCK).keys()
+    assert all({span.operator for span in need.specifier} == {">=", "<"} for need in peers)
+    assert not {need.name for need in peers} & conda_ranges(ENVIRONMENT).keys()

@@ -254,6 +254,13 @@ BROKEN = {
         "cell idea-one: a heading of level 4 stands under one of level 2",
     ),
     "second title": (replaced(idea__one="# One"), "cell idea-one: has a second heading of level 1"),
+    "a comment by accident": (
+        replaced(why__one="A network with 20\n% wrong labels."),
+        "cell why-one: MyST takes this line for a comment: % wrong labels.",
+    ),
+    "a list by accident": (
+        replaced(why__one="It is $m - i\n+ 1$ here."), "cell why-one: this line begins a list",
+    ),
     "exclamation mark": (replaced(why__one="Look!"), "cell why-one: has an exclamation mark"),
     "exclamation mark in an admonition": (
         replaced(predict__two="```{admonition} Predict\nGo on!\n```"),

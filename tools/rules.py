@@ -58,6 +58,7 @@ CALLS = {"plt.show", "warnings.filterwarnings", "warnings.simplefilter", "get_ip
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 UNNAMED_SCOPES = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 VERBATIM = {"code", "code-block", "code-cell", "math", "literalinclude", "eval-rst", "raw"}
+LIST_ITEM = r"(?:[-+*]|\d+[.)]) "
 MARKDOWN = MarkdownIt().use(dollarmath_plugin, double_inline=True)
 
 
@@ -457,6 +458,18 @@ def prose(source: str) -> Iterator[str]:
             yield from prose(f"{directive[2]}\n\n{token.content}")
 
 
+def lines_stay_text(notebook: Notebook) -> Found:
+    """Where a sentence happens to be wrapped, MyST may see a comment or the start of a list."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            source = re.sub(r"\$\$.*?\$\$|```\w.*?```", "", cell.source, flags=re.DOTALL)
+            for above, line in pairwise(["", *source.splitlines()]):
+                if line.startswith("%"):
+                    yield cell, f"MyST takes this line for a comment: {line}"
+                if re.match(LIST_ITEM, line) and not re.match(rf"\s|$|```|:|{LIST_ITEM}", above):
+                    yield cell, f"this line begins a list, right below a line of text: {line}"
+
+
 PAGE_RULES = [was_run, has_its_outputs, no_errors]
 STYLE_RULES = [
     was_run_top_to_bottom,
@@ -486,6 +499,7 @@ STYLE_RULES = [
     exercises_are_solved,
     headings_nest,
     calm_prose,
+    lines_stay_text,
 ]
 
 

@@ -1,0 +1,42 @@
+"""Typical wrong answers: what is wrong, the change to the reference solution, the checks lost."""
+
+WRONG = [
+    ("the constant is forgotten", {"q1-answer": ("torch.arange(degree + 1)", "torch.arange(1, degree + 1)")},
+     ["q1-check-features", "q1-check-fit"]),
+    ("a factor ½", {"q1-answer": ("(prediction - y).square().mean()", "(prediction - y).square().mean() / 2")},
+     ["q1-check-mse"]),
+    ("the sum instead of the mean", {"q1-answer": (".square().mean()", ".square().sum()")},
+     ["q1-check-mse"]),
+    ("statistics of all rows", {"q2-answer": ("train.mean(0), train.std(0)",
+      "torch.cat([train, test]).mean(0), torch.cat([train, test]).std(0)")},
+     ["q2-check-train", "q2-check-test", "q2-check-constant"]),
+    ("the test set by its own statistics", {"q2-answer": ("(test - mean) / sd", "(test - test.mean(0)) / test.std(0)")},
+     ["q2-check-test", "q2-check-constant"]),
+    ("a constant column divided by 0", {"q2-answer": ("torch.where(sd == 0, 1.0, sd)", "sd")},
+     ["q2-check-constant"]),
+    ("standard deviation with n", {"q2-answer": ("train.std(0)", "train.std(0, correction=0)")},
+     ["q2-check-train", "q2-check-test"]),
+    ("selection on the test set", {"q3-answer": ("error(validation, p)", "error(test, p)")},
+     ["q3-check-degree"]),
+    ("selection on the training set", {"q3-answer": ("error(validation, p)", "error(train, p)")},
+     ["q3-check-degree"]),
+    ("the validation error reported", {"q3-answer": ("error(test, degree)", "error(validation, degree)")},
+     ["q3-check-error"]),
+    ("compares with the epoch before", {"q4-answer": ("""            kept, best = epoch, loss
+        if epoch""", """            kept = epoch
+        best = loss
+        if epoch""")}, ["q4-check-kept", "q4-check-stopped"]),
+    ("waits one epoch too long", {"q4-answer": ("epoch - kept >= patience", "epoch - kept > patience")},
+     ["q4-check-stopped"]),
+    ("looks into the future", {"q4-answer": ("    return kept, epoch", "    return 1 + losses.index(min(losses)), epoch")},
+     ["q4-check-kept"]),
+    ("epochs counted from 0", {"q4-answer": ("return kept, epoch", "return kept - 1, epoch - 1")},
+     ["q4-check-kept", "q4-check-stopped"]),
+    ("the last of equal losses", {"q4-answer": ("loss < best", "loss <= best")},
+     ["q4-check-kept", "q4-check-stopped"]),
+    ("the colleague's gain", {"q5-answer": ("validation.argmin", "test.argmin")}, ["q5-check-gains"]),
+    ("the sign", {"q5-answer": ("test[:, -1] - test.gather(1, kept)[:, 0]", "test.gather(1, kept)[:, 0] - test[:, -1]")},
+     ["q5-check-gains"]),
+    ("a standard deviation for a standard error", {"q5-answer": (" / math.sqrt(len(gains))", "")},
+     ["q5-check-error"]),
+]  # fmt: skip
