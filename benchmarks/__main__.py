@@ -23,8 +23,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import install, machine
-from benchmarks.page import PAGE, ROOT, STAGES, write
+from benchmarks import ROOT, install, machine
+from benchmarks.page import PAGE, STAGES, write
 
 RESULTS = Path("benchmarks/results.json")
 WITH_PEERS = {"training"}  # runs in the environment of the peers

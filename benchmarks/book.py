@@ -4,7 +4,6 @@ next to a plain default Jupyter Book of the same notebooks.
 Everything happens in copies in a temporary folder. Times are wall clock.
 """
 
-import asyncio
 import json
 import re
 import shutil
@@ -31,6 +30,7 @@ from benchmarks.builds import (
     together,
     write_toc,
 )
+from benchmarks.kernel import run_notebook
 
 RUNS, CHECKS, BUILDS, LOADS = 2, 2, 3, 3
 KINDS = ("full", "unchanged", "one page changed")
@@ -91,38 +91,15 @@ def execute(folder: Path, names: Sequence[str], runs: int) -> dict:
     return {name: together(times) for name, times in found.items()}
 
 
-class Loop(asyncio.SelectorEventLoop):
-    """Leaves signals to this run: nbclient would put handlers of its own in their place."""
-
-    def add_signal_handler(self, *_):
-        raise RuntimeError("signals are caught already")  # which nbclient expects, and goes on
-
-
-async def _execute(client) -> None:
-    from nbclient.exceptions import DeadKernelError
-
-    try:
-        await client.async_execute(stderr=subprocess.DEVNULL)
-    except DeadKernelError:
-        if asyncio.current_task().cancelling():  # it died because this run was stopped
-            raise asyncio.CancelledError from None
-        raise
-
-
 def execute_one(path: Path) -> dict[str, float]:
     """From the start of the kernel to its end. Raises what nbclient raises if a cell does."""
     import nbformat
-    from nbclient import NotebookClient
 
     nb = nbformat.read(path, as_version=4)
     first, last = (nbformat.v4.new_code_cell(code) for code in (WATCH, TELL))
     nb.cells = [first, *nb.cells, last]
-    client = NotebookClient(
-        nb, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
-    )
     start = time.perf_counter()
-    with asyncio.Runner(loop_factory=Loop) as runner:
-        runner.run(_execute(client))
+    run_notebook(nb, path.parent, timeout=600)
     seconds = time.perf_counter() - start
     importing = float(last.outputs[0].text)
     if not 0 < importing < seconds:

@@ -18,9 +18,8 @@ from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
-from benchmarks import timing
+from benchmarks import ROOT, timing
 
-ROOT = Path(__file__).parents[1]
 PARTS = [
     "Makefile", "_config.yml", "_toc.yml", "pyproject.toml", "requirements.lock",
     "book", "helpers", "notebooks", "studies", "tools",

@@ -18,6 +18,7 @@ from unittest import mock
 
 from matplotlib.figure import Figure
 
+from benchmarks import ROOT
 from benchmarks.page import middle, number, table
 from benchmarks.timing import spread
 from grader.assignment import Assignment
@@ -28,7 +29,6 @@ from grader.sandbox import Sandbox, SandboxError, family_of, require
 from grader.trial import grade_notebook, submission
 from tools.notebooks import text
 
-ROOT = Path(__file__).parents[1]
 CORES, SMALL = 2, 1  # cores; notebooks in a small batch of nbgrader's
 
 

@@ -10,6 +10,7 @@ from benchmarks import cases, peers
 from benchmarks.cases import TOLERANCE, Case
 from benchmarks.page import middle, number, table
 from benchmarks.timing import exponent, in_turn, peak_memory, spread
+from benchmarks.training import apart
 from helpers import setup
 from helpers.data import digits, split
 from helpers.ensemble import member
@@ -58,8 +59,8 @@ def trained(n: int) -> dict[str, Tensor]:
 def require_same(states: dict[int, dict[str, Tensor]]) -> None:
     first = next(iter(states.values()))
     for n, state in states.items():
-        apart = max((state[name] - value).abs().max().item() for name, value in first.items())
-        assert apart <= TOLERANCE, f"with {n} members the first one is another, by {apart:.1e}"
+        by = apart(first, state)
+        assert by <= TOLERANCE, f"with {n} members the first one is another, by {by:.1e}"
 
 
 # --- the page ----------------------------------------------------------------------------

@@ -14,7 +14,8 @@ import venv
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from benchmarks import ROOT
+
 LOCKED = "import site; site.addsitedir({!r})\n"  # follows the .pth files there, too
 REASONS = "BENCHMARKS_ABSENT"  # in the environment of a stage: what `install` returned
 NAME = re.compile(r"[A-Za-z0-9._-]+")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from benchmarks.timing import spread
 
-ROOT = Path(__file__).parents[1]
 PAGE, PICTURES = Path("book/benchmarks.md"), Path("book/_static/benchmarks")
 STAGES = ("training", "lasso", "growth", "book", "builds", "grading")
 PLACE = re.compile(r"^!\[\]\((\w+)\)$", re.MULTILINE)  # where a section wants a picture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).parents[1]
+from benchmarks import ROOT
 
 
 def clocked(function: Callable[[], object]) -> dict[str, float]:

@@ -10,7 +10,6 @@ import importlib
 import json
 import os
 import statistics
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,10 +21,11 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 from torch import nn
 
-from benchmarks import cases, install, peers
+from benchmarks import ROOT, cases, install, peers
 from benchmarks.cases import TOLERANCE, Case, with_seed_noise
+from benchmarks.kernel import run_notebook
 from benchmarks.page import middle, number, table
-from benchmarks.timing import ROOT, clocked, in_turn, ratios
+from benchmarks.timing import clocked, in_turn, ratios
 from helpers import ensemble, setup
 from helpers.ensemble import member
 
@@ -204,7 +204,6 @@ def require_same_validation(case: Case, history: Mapping) -> None:
 def live_plot(case: Case, h: int, s: int, quick: bool) -> dict:
     """d2l.Trainer with its plot, validated, in a notebook: times of the kernel, and weights."""
     import nbformat
-    from nbclient import NotebookClient
 
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
@@ -213,12 +212,8 @@ def live_plot(case: Case, h: int, s: int, quick: bool) -> dict:
             f"in_notebook({case.name!r}, {h}, {s}, {quick}, {str(result)!r})",
         ]
         nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-        client = NotebookClient(
-            nb, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}
-        )
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        # the kernel's greeting is no news
-        client.execute(env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.DEVNULL)
+        run_notebook(nb, ROOT, env=os.environ | {"PYTHONPATH": path})
         pictures = [out for out in nb.cells[1].outputs if "image/svg+xml" in out.get("data", {})]
         assert pictures, "d2l.Trainer has shown no plot"
         return json.loads(result.read_text("utf-8"))
