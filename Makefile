@@ -12,10 +12,11 @@ FOR_PYTHON_3_11_0 = 'soupsieve<3'
 RUN = .venv/bin/python
 GRADES ?= _grades
 SOURCE ?= homework/source
+NEXT = _build/next-env
 BUILD = .venv/bin/jupyter-book build . -q -W --keep-going -n
 
-.PHONY: help book test test-all notebooks mnist homework grade formgrader export bench \
-  bench-quick lab serve lock clean
+.PHONY: help book pdf book-next test test-all notebooks mnist homework grade formgrader export \
+  bench bench-quick lab serve lock clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -29,6 +30,12 @@ book: .venv/.stamp  ## build the book into _build/html
 	@rm -f _build/.clean
 	@$(BUILD)
 	@touch _build/.clean
+
+pdf: book  ## print the whole book into _build/book.pdf, by Chromium
+	@$(RUN) -m tools.pdf
+
+book-next: $(NEXT)/.stamp  ## build the same pages with plain Sphinx 9 into _build/next/html
+	@$(NEXT)/bin/python -m sphinx -q -E -W --keep-going -n -d _build/next/.doctrees . _build/next/html
 
 test: .venv/.stamp  ## lint, unit tests and every notebook output, on two cores
 	$(RUN) -m ruff check .
@@ -101,3 +108,9 @@ clean:  ## remove the built book, caches and .venv
 	$(RUN) -m pip install -r requirements.lock
 	$(RUN) -m pip install --no-deps --no-build-isolation d2l==$(D2L) -e .
 	touch .venv/.stamp
+
+$(NEXT)/.stamp: requirements-next.txt
+	rm -rf $(NEXT)
+	$(PYTHON) -m venv $(NEXT)
+	$(NEXT)/bin/python -m pip install -r requirements-next.txt
+	touch $(NEXT)/.stamp

@@ -46,9 +46,12 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def middle(values: Sequence[float]) -> str:
-    """Median, and the quartiles in brackets if there was more than one run."""
+    """Median, and the quartiles in brackets if there was more than one run.
+
+    A word joiner keeps what is in brackets in one line of a narrow column.
+    """
     low, median, high = map(number, spread(values))
-    return median if len(values) == 1 else f"{median} ({low}–{high})"
+    return median if len(values) == 1 else f"{median} ({low}–\u2060{high})"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,33 +13,83 @@ from matplotlib.figure import Figure
 
 from helpers.stats import estimate, standard_error
 
+# --- methods -----------------------------------------------------------------------------
+
+# One colour, one marker and one line style for each method, in every figure of the book. The
+# unit ball of L1 is a diamond, that of L2 a circle. Colour-blind readers tell the colours apart.
+METHODS = {
+    "none": {"color": "#222222", "marker": "x", "linestyle": ":"},
+    "L1": {"color": "#C8440B", "marker": "D", "linestyle": "-"},
+    "L2": {"color": "#1F55A5", "marker": "o", "linestyle": "--"},
+    "weight decay": {"color": "#2E9A62", "marker": "v", "linestyle": "-."},
+    "dropout": {"color": "#B96CA8", "marker": "s", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
+}
+OTHER = {"color": "C0", "marker": "P", "markersize": 8}
+# What labels call them.
+NAMES = {
+    "none": r"none|never|no (?:penalty|decay|dropout|regular\w+)",
+    "L1": r"L1|lasso",
+    "L2": r"L2|ridge",
+    "weight decay": r"weight.decay|decay|AdamW",
+    "dropout": r"drop(?:out\w*| probability)",
+    "other": r"noise|batch norm",
+}
+_NAME = re.compile("|".join(rf"\b({names})\b" for names in NAMES.values()), re.IGNORECASE)
+
+
+def named(text: str) -> set[str]:
+    """The methods that a text names. "none" counts at its beginning; later it is a baseline."""
+    found = ((list(NAMES)[name.lastindex - 1], name.start()) for name in _NAME.finditer(text))
+    return {method for method, start in found if method != "none" or start == 0}
+
+
+def style_of(label: str) -> dict:
+    """Colour, marker and line style of the one method that the label names; else nothing."""
+    methods = named(label)
+    return dict(METHODS.get(methods.pop(), {})) if len(methods) == 1 else {}
+
+
+def point_of(label: str) -> dict:
+    """The same for points without a line between them; what is no method has a cross."""
+    return OTHER | style_of(label) | {"linestyle": "none"}
+
+
 # --- drawing -----------------------------------------------------------------------------
 
 
 def band(ax: Axes, x, values, label: str, **style) -> None:
     """A line for the mean over seeds with a band of ± one standard error.
 
-    x (E,);  values (S, E), one row per seed. Raises ValueError if these don't fit.
+    x (E,);  values (S, E), one row per seed. Raises ValueError if these don't fit. The line
+    wears the colour and the marker of the method that the label names.
     """
     if len(values.shape) != 2 or values.shape[1] != len(x) or len(values) < 2:
         raise ValueError(
             f"values must be (S, {len(x)}) with S ≥ 2 seeds, got {tuple(values.shape)}"
         )
     mean, se = (np.asarray(v) for v in (values.mean(0), standard_error(values, 0)))
+    style = {"markevery": 0.1 if len(x) > 12 else None} | style_of(label) | style
     (line,) = ax.plot(x, mean, label=label, **style)
     ax.fill_between(x, mean - se, mean + se, color=line.get_color(), alpha=0.2, linewidth=0)
+
+
+def level(ax: Axes, y: float, label: str) -> None:
+    """A horizontal line in the look of the method that the label names, markers at its ends."""
+    ax.axhline(y, 0.02, 0.98, label=label, **style_of(label))
 
 
 def effects(ax: Axes, differences: Mapping[str, object], **style) -> None:
     """One row per name: a dot for each seed, and the mean with its 95 % interval.
 
     differences  paired differences (S,) of each name; a vertical line marks 0, no effect
+    A row wears the colour and the marker of the method that its name names.
     """
     ax.axvline(0, color="grey", linewidth=1, linestyle="-")
     for row, (name, values) in enumerate(differences.items()):
         e, values = estimate(values), np.asarray(values)
-        ax.plot(values, np.full(len(values), row), "o", color="grey", alpha=0.4, markersize=4)
-        ax.errorbar(e.mean, row, xerr=e.high - e.mean, fmt="D", capsize=4, label=name, **style)
+        ax.plot(values, np.full(len(values), row), "o", color="grey", mfc="none", markersize=4)
+        look = point_of(name) | style | {"linestyle": "none"}
+        ax.errorbar(e.mean, row, xerr=e.high - e.mean, capsize=4, label=name, **look)
     ax.set_yticks(range(len(differences)), list(differences))
     ax.invert_yaxis()
     ax.grid(False, axis="y")

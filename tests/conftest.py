@@ -1,5 +1,6 @@
 """Tests compute as the notebooks do: float64 and one thread. Long ones run in `make test-all`."""
 
+import fcntl
 import shutil
 import sys
 from pathlib import Path
@@ -13,16 +14,6 @@ matplotlib.use("Agg")
 setup()
 
 ROOT = Path(__file__).parents[1]
-BROWSERS = ["chromium", "chromium-browser", "google-chrome"]
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 def pytest_addoption(parser):
@@ -42,12 +33,17 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """A file stays on one core, as the cells of a notebook must; the slow trainings needn't."""
+    """A file stays on one core, as the cells of a notebook must.
+
+    The slow trainings needn't, and what looks at the pages on a phone takes the other core.
+    """
     from xdist.scheduler import LoadFileScheduling
 
     class ByFile(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
+            if nodeid.endswith("[phone]"):
+                return "phone"
             return nodeid if file.endswith("test_stability.py") else file
 
     return ByFile(config, log)
@@ -57,28 +53,33 @@ def pytest_xdist_make_scheduler(config, log):
 def browser():
     """Chromium without a window. Where there is none, the tests are skipped and say why."""
     advice = "there is no Playwright: pip install -e '.[test]' installs it"
-    playwright = pytest.importorskip("playwright.sync_api", reason=advice)
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    with playwright.sync_playwright() as p:
-        if not program and not Path(p.chromium.executable_path).exists():
-            pytest.skip(
-                "there is no Chromium: install your system's package chromium, or run "
-                ".venv/bin/playwright install chromium"
-            )
-        running = p.chromium.launch(executable_path=program, args=FLAGS)
-        yield running
-        running.close()
+    pytest.importorskip("playwright.sync_api", reason=advice)
+    from tools.chromium import chromium
+
+    try:
+        with chromium() as running:
+            yield running
+    except LookupError as missing:
+        pytest.skip(str(missing))
 
 
 @pytest.fixture(scope="session")
-def html(tmp_path_factory):
-    """The whole book, built by `make book` in a copy of the project: the folder of its pages."""
+def html(tmp_path_factory, worker_id):
+    """The whole book, built once by `make book` in a copy of the project: the folder of its pages.
+
+    Tests on both cores read it, so no test changes it.
+    """
     from test_book import make
 
-    copy = tmp_path_factory.mktemp("copy") / "project"
+    own = tmp_path_factory.getbasetemp()
+    shared = own if worker_id == "master" else own.parent
+    copy = shared / "project"
     leave = shutil.ignore_patterns(".*", "_build", "__pycache__", "*.egg-info")
-    shutil.copytree(ROOT, copy, ignore=leave)
-    (copy / ".venv").symlink_to(sys.prefix)
-    run = make(copy, "book")
-    assert run.returncode == 0, run.says
+    with open(shared / "project.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (copy / "_build/.clean").exists():
+            shutil.copytree(ROOT, copy, ignore=leave)
+            (copy / ".venv").symlink_to(sys.prefix)
+            run = make(copy, "book")
+            assert run.returncode == 0, run.says
     return copy / "_build" / "html"

@@ -234,7 +234,7 @@ def test_numbers_have_three_digits(value, says):
 
 
 def test_a_median_comes_with_quartiles():
-    assert page.middle([1, 2, 3, 4, 5]) == "3.00 (2.00–4.00)"
+    assert page.middle([1, 2, 3, 4, 5]) == "3.00 (2.00–\u20604.00)"
     assert page.middle([7]) == "7.00"
 
 

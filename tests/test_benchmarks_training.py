@@ -255,7 +255,7 @@ def test_a_goal_that_is_not_met_has_a_bound():
 
 def test_the_page_has_the_members_and_steps_per_second():
     page = training.page(results(1.1))
-    assert f"| {OURS} | 2 000 (2 000–2 000) | 1.50 |" in page.replace("\u202f", " ")
+    assert f"| {OURS} | 2 000 (2 000–\u20602 000) | 1.50 |" in page.replace("\u202f", " ")
     assert "optimizer 50 %" in page
 
 

@@ -16,6 +16,7 @@ PREDICT = """\
 ```{admonition} Predict
 What will `print("!")` show? Is $3! > 5$?
 ```"""
+EXERCISE = "(ex-small-chapter-four)=\n### Exercise 1.1. Two times two"
 
 
 def chapter() -> dict:
@@ -39,7 +40,7 @@ def chapter() -> dict:
         "verify-two": ("check('two', True)", [out("two")]),
         "hurts-nothing": "## When it hurts",
         "know": "## What we know now",
-        "exercise-four": "## Exercises\n\nWhat is 2 · 2?",
+        "exercise-four": f"## Exercises\n\n{EXERCISE}\n\nWhat is 2 · 2?",
         "solution-four": ("four = 4\ncheck('four', four == 4)", [out("four")]),
         "reading": "## Further reading",
     }
@@ -240,6 +241,15 @@ BROKEN = {
     "label of another file": (
         replaced(title="(ch-other)=\n# A claim"),
         "cell title: must begin with the label (ch-small-chapter)=",
+    ),
+    "exercise without a number": (
+        replaced(exercise__four="## Exercises\n\n### Two times two"),
+        "cell exercise-four: needs the label (ex-small-chapter-four)= and right under it the "
+        "heading ### Exercise 1.1. ",
+    ),
+    "exercise with the number of another": (
+        replaced(exercise__four=EXERCISE.replace("1.1", "1.2")),
+        "cell exercise-four: needs the label",
     ),
     "exercise without solution": (
         replaced(exercise__four=None, exercise__five="## Exercises"),

@@ -4,6 +4,8 @@ Each notebook is run twice in this process, the second time with the initial wei
 linear and convolutional layer multiplied by 1 + 1e-10 · ε. Whatever array of numbers it leaves
 behind may then differ by at most 1e3 times as much. Rounding, which differs between machines, is
 such a change; so this is why the printed digits are the same on all of them.
+
+Its figures are looked at, too, since they are all drawn here: a method has its colour and marker.
 """
 
 import contextlib
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot as plt
+from test_plots import unlike
 from torch import nn
 
 from helpers import plots
@@ -74,9 +77,21 @@ def arrays(value, name: str) -> Iterator[tuple[str, np.ndarray]]:
             yield from arrays(item, f"{name}[{key}]")
 
 
+@pytest.fixture(autouse=True)
+def shown(monkeypatch) -> set[str]:
+    """What is wrong with the looks of the figures shown."""
+    found = set()
+
+    def look(fig):
+        found.update(unlike(fig))
+        plt.close(fig)
+
+    monkeypatch.setattr(plots, "show", look)
+    return found
+
+
 def amplifications(cells: list[str], monkeypatch) -> tuple[dict[str, float], int]:
     """Of each array that the cells leave, and the number of layers made."""
-    monkeypatch.setattr(plots, "show", plt.close)
     before = run(cells)
     with jittered_layers(monkeypatch) as made:
         after = run(cells)
@@ -98,13 +113,14 @@ def relative_change(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_trainings_are_stable(path, monkeypatch):
+def test_trainings_are_stable_and_methods_have_their_colours(path, monkeypatch, shown):
     nb = nbformat.read(path, as_version=4)
     cells = [cell.source for cell in nb.cells if cell.cell_type == "code"]
     found, layers = amplifications(cells, monkeypatch)
     assert layers > 0, "the notebook made no layer, so nothing was tested"
     unstable = {name: f"{value:.1e}" for name, value in found.items() if value > ALLOWED}
     assert not unstable, f"{path.name}: these results blow up rounding errors: {unstable}"
+    assert not shown, f"{path.name}: plots.style_of gives a method its colour and marker: {shown}"
 
 
 CHAOS = """
@@ -120,6 +136,21 @@ for _ in range(30):
 def test_chaos_is_noticed(rate, stable, monkeypatch):
     found, layers = amplifications([CHAOS.replace("RATE", str(rate))], monkeypatch)
     assert layers and (found["x"] < ALLOWED) == stable
+
+
+FIGURE = """
+from matplotlib import pyplot as plt
+from helpers.plots import show, style_of
+fig, ax = plt.subplots()
+ax.plot([1, 2], label="dropout", STYLE)
+show(fig)
+"""
+
+
+@pytest.mark.parametrize(("style", "wrong"), [("color='C0'", 1), ("**style_of('dropout')", 0)])
+def test_a_method_in_another_colour_is_noticed(style, wrong, shown):
+    run([FIGURE.replace("STYLE", style)])
+    assert shown == ({"'dropout' looks like no method"} if wrong else set())
 
 
 def test_a_result_that_vanishes_is_noticed():

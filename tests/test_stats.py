@@ -6,7 +6,7 @@ from scipy import stats as oracle
 from torch import nn
 
 from helpers.rng import generator
-from helpers.stats import amplification, estimate, paired, standard_error
+from helpers.stats import Estimate, amplification, estimate, jointly, paired, standard_error
 
 
 def test_estimate_equals_scipys():
@@ -24,6 +24,27 @@ def test_the_interval_covers_in_95_of_100_cases():
     assert abs(covered - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 4000)
 
 
+def test_joint_intervals_have_bonferronis_level():
+    values = torch.randn(4, 12, generator=generator(4, "stats"))
+    for e, row in zip(jointly(map(estimate, values)), values, strict=True):
+        low, high = oracle.t.interval(1 - 0.05 / 4, 11, e.mean, e.se)
+        assert math.isclose(e.low, low, rel_tol=1e-9) and math.isclose(e.high, high, rel_tol=1e-9)
+        assert e == estimate(row, of=4) and (e.mean, e.se, e.n) == estimate(row)[:3]
+    assert jointly([estimate(values[0])]) == [estimate(values[0])]
+
+
+def test_joint_intervals_all_cover_in_95_of_100_cases():
+    """Bonferroni's promise; separate means are independent, so it is nearly exact."""
+    draws = torch.randn(4000, 8, 5, generator=generator(5, "stats"))
+    covered = {
+        name: sum(all(e.low < 0 < e.high for e in read(map(estimate, rows))) for rows in draws)
+        for name, read in {"jointly": jointly, "one by one": list}.items()
+    }
+    slack = 4 * math.sqrt(0.95 * 0.05 / 4000)
+    assert abs(covered["jointly"] / 4000 - (1 - 0.05 / 8) ** 8) < slack
+    assert covered["one by one"] / 4000 < 0.95 - slack
+
+
 def test_paired_removes_what_the_seeds_share():
     g = generator(2, "stats")
     hard, small = 10 * torch.randn(10, generator=g), 0.1 * torch.randn(10, generator=g)
@@ -35,6 +56,25 @@ def test_paired_removes_what_the_seeds_share():
 def test_estimates_print_mean_and_error():
     e = estimate(torch.tensor([1.0, 2.0, 3.0]))
     assert f"{e:.2f}" == "2.00 ± 0.58" and f"{e:+.1f}" == "+2.0 ± 0.6"
+
+
+@pytest.mark.parametrize(
+    ("e", "said"),
+    [
+        (Estimate(9.08, 0.612, 10), "9.08 ± 0.61, 95 % interval 7.70 to 10.46, n = 10"),
+        (Estimate(9.08, 0.0612, 3), "9.080 ± 0.061, 95 % interval 8.817 to 9.343, n = 3"),
+        (Estimate(912.3, 61.2, 10), "912.3 ± 61.2, 95 % interval 773.9 to 1050.7, n = 10"),
+        (
+            Estimate(9.08, 0.612, 10, of=4),
+            "9.08 ± 0.61, joint 95 % interval 7.18 to 10.98 (one of 4), n = 10",
+        ),
+        (Estimate(100.0, 0.0, 10), "100, the same in all 10"),
+        (Estimate(100.0, 3e-14, 10), "100, the same in all 10"),
+        (Estimate(-3e-17, 1e-17, 10), "0, the same in all 10"),
+    ],
+)
+def test_two_digits_of_the_error_decide(e, said):
+    assert str(e) == f"{e}" == said
 
 
 def test_standard_error_works_along_an_axis():

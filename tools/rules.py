@@ -31,6 +31,7 @@ CODE, PROSE = {"code"}, {"markdown"}
 EITHER = CODE | PROSE
 ROLES = {  # first word of a cell id: the kinds of cell it may be
     "title": PROSE,
+    "install": CODE,
     "question": PROSE,
     "setup": CODE,
     "idea": PROSE,
@@ -48,7 +49,8 @@ ROLES = {  # first word of a cell id: the kinds of cell it may be
     "solution": EITHER,
     "reading": PROSE,
 }
-BARE = {"title", "question", "setup", "know", "reading"}  # there is one of each: no name needed
+# There is one of each, so that they need no name.
+BARE = {"title", "install", "question", "setup", "know", "reading"}
 FRAME = ["title", "question", "setup", "run", "hurts", "know", "exercise", "solution", "reading"]
 
 CODE_LINES, PLOT_LINES, CODE_CELLS_IN_A_ROW, TURNS, COLUMNS = 25, 12, 3, 2, 88
@@ -332,7 +334,8 @@ def verification_after_run(notebook: Notebook) -> Found:
 
 
 def prose_between_code(notebook: Notebook) -> Found:
-    for kind, group in groupby(notebook.cells, key=lambda cell: cell.cell_type):
+    shown = [cell for cell in notebook.cells if role(cell) != "install"]
+    for kind, group in groupby(shown, key=lambda cell: cell.cell_type):
         cells = list(group)
         if kind == "code" and len(cells) > CODE_CELLS_IN_A_ROW:
             yield cells[CODE_CELLS_IN_A_ROW], (
@@ -403,6 +406,15 @@ def title_is_labelled(notebook: Notebook) -> Found:
     for cell in notebook.cells[:1] if notebook.is_chapter else []:
         if not re.match(rf"{re.escape(label)}\n+# \S", cell.source):
             yield cell, f"must begin with the label {label} and the heading right under it"
+
+
+def exercises_are_numbered(notebook: Notebook) -> Found:
+    exercises = [cell for cell in notebook.cells if role(cell) == "exercise"]
+    for count, cell in enumerate(exercises if notebook.is_chapter else [], start=1):
+        label = f"(ex-{notebook.slug}-{cell.get('id', '').removeprefix('exercise-')})="
+        heading = f"### Exercise {int(notebook.number)}.{count}. "
+        if f"{label}\n{heading}" not in cell.source:
+            yield cell, f"needs the label {label} and right under it the heading {heading}…"
 
 
 def exercises_are_solved(notebook: Notebook) -> Found:
@@ -496,6 +508,7 @@ STYLE_RULES = [
     first_and_last,
     enough_turns,
     title_is_labelled,
+    exercises_are_numbered,
     exercises_are_solved,
     headings_nest,
     calm_prose,
