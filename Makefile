@@ -61,6 +61,7 @@ grade: .venv/.stamp  ## grade homework: make grade SUBMISSIONS=<folder or zip of
 	@$(RUN) -m grader.book load --grades "$(GRADES)" --source "$(SOURCE)"
 
 formgrader: .venv/.stamp  ## grade by hand what a person grades, in the browser
+	@test -d "$(GRADES)/nbgrader" || { echo 'there is no $(GRADES)/nbgrader: make grade comes first'; exit 2; }
 	@cd "$(GRADES)/nbgrader" && PATH="$(CURDIR)/.venv/bin:$$PATH" $(CURDIR)/$(RUN) -m jupyterlab \
 	  --config nbgrader_config.py --LabApp.default_url=/formgrader
 

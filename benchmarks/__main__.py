@@ -29,7 +29,8 @@ from benchmarks.page import PAGE, STAGES, write
 RESULTS = Path("benchmarks/results.json")
 WITH_PEERS = {"training"}  # runs in the environment of the peers
 DECIDES = ["Makefile", "_config.yml", "_toc.yml", "requirements.lock", "pyproject.toml",
-           "benchmarks/*.py", "helpers/*.py", "tools/*.py", "notebooks/*.ipynb", "book/*.md"]
+           "benchmarks/*.py", "grader/*.py", "helpers/*.py", "tools/*.py", "notebooks/*.ipynb",
+           "homework/source/*/*.ipynb", "book/*.md"]
 CHILD = "import sys; from benchmarks import __main__; __main__.measure(*sys.argv[1:])"
 NOT_INSTALLED = "not installed; make bench installs it"
 

@@ -27,6 +27,7 @@ c.CourseDirectory.course_id = "regularization-measured"
 c.CourseDirectory.root = {root!r}
 c.CourseDirectory.db_url = {db!r}
 c.HTMLExporter.sanitize_html = True
+c.ServerApp.allow_root = True  # where root runs `make`, as in a container, root runs this
 """
 
 

@@ -6,7 +6,7 @@
     <student>/<anything>.ipynb, <student>_<assignment>.ipynb       plain
 
 Nothing of a zip is written outside of the folder that it is unpacked into, links are not
-followed, and what is too large is left packed.
+followed, and what is too large, or neither a notebook nor a student's own zip, is left packed.
 """
 
 import hashlib
@@ -15,14 +15,15 @@ import re
 import stat
 import unicodedata
 import zipfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from grader.rebuild import LARGEST
 
-FILES, TOTAL = 20_000, 4_000_000_000
+FILES, TOTAL = 20_000, 4_000_000_000  # of a zip: number, bytes
+FILES_INSIDE, TOTAL_INSIDE = 200, 100_000_000  # of a student's zip in it
+LEADS_OUT = "its name leads out of the zip"
 IGNORED = re.compile(
     r"(^|/)(__MACOSX|\.ipynb_checkpoints|\.[^./][^/]*|timestamp\.txt|Thumbs\.db)(/|$)"
 )
@@ -66,10 +67,14 @@ def collect(
             refused.append(Refused("", which, name, "no student can be read from the file's name"))
         elif not which:
             wanted = ", ".join(known)
-            reason = f"no assignment can be read from the name; the assignments are {wanted}"
+            reason = f"its name has no assignment in it ({wanted}), and ASSIGNMENT= says none"
             refused.append(Refused(student, "", name, reason))
         else:
             found.setdefault((student, which), []).append((_version(name), name, path))
+    refused = [
+        one if one.student or one.reason == LEADS_OUT else
+        Refused(*identify(one.file, known, assignment), one.file, one.reason) for one in refused
+    ]  # fmt: skip
     submissions = []
     for (student, which), versions in sorted(found.items()):
         *older, (_, last, path) = sorted(versions)
@@ -81,7 +86,7 @@ def collect(
 
 def _version(name: str) -> int:
     """Canvas numbers what is handed in again: overfitting-2.ipynb."""
-    found = re.search(r"-(\d+)\.ipynb$", name)
+    found = re.search(r"-(\d{1,9})\.ipynb$", name)
     return int(found[1]) if found else 0
 
 
@@ -109,7 +114,7 @@ def _named(name: str, known: list[str]) -> str:
 def clean(student: str) -> str:
     """A name that can be a file's name anywhere, still readable; two names never become one."""
     name = unicodedata.normalize("NFC", student).strip()
-    safe = re.sub(r"[^\w.@+ -]|[\x00-\x1f]", "_", name).strip(". ")[:80]
+    safe = re.sub(r"[^\w.,'@+ -]|[\x00-\x1f]", "_", name).strip(". ")[:80]
     if safe == name or not name:
         return safe
     return f"{safe}-{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:6]}"
@@ -126,7 +131,7 @@ def _files(place: Path, room: Path) -> tuple[dict[str, Path], list[Refused]]:
     if place.is_dir():
         _walk(place, files, refused)
     elif zipfile.is_zipfile(place):
-        _unpack(place, room, "", files, refused)
+        _unpack(place, room, "", files, refused, FILES, TOTAL)
     elif place.suffix == ".ipynb":
         files[place.name] = place
     else:
@@ -135,7 +140,8 @@ def _files(place: Path, room: Path) -> tuple[dict[str, Path], list[Refused]]:
         if name.lower().endswith(".zip"):  # a student's zip with the notebook in it
             del files[name]
             if zipfile.is_zipfile(path):
-                _unpack(path, room, name.removesuffix(".zip") + "/", files, refused)
+                inside = name[: -len(".zip")] + "/"
+                _unpack(path, room, inside, files, refused, FILES_INSIDE, TOTAL_INSIDE)
             else:
                 refused.append(Refused("", "", name, "this is no zip, whatever its name says"))
     return files, refused
@@ -145,60 +151,62 @@ def _walk(place: Path, files: dict, refused: list) -> None:
     for folder, inner, names in os.walk(place):  # does not follow links
         for one in [*inner, *names]:
             path = Path(folder, one)
-            name = path.relative_to(place).as_posix()
+            # A name that is no UTF-8 can't be written into a table.
+            name = os.fsencode(path.relative_to(place).as_posix()).decode("utf-8", "replace")
             if IGNORED.search(name):
                 continue
             mode = path.lstat().st_mode
             if stat.S_ISLNK(mode):
                 refused.append(Refused("", "", name, "this is a link"))
+            elif not os.access(path, os.R_OK):
+                refused.append(Refused("", "", name, "you have no right to read this"))
             elif stat.S_ISREG(mode):
                 files[name] = path
             elif not stat.S_ISDIR(mode):
                 refused.append(Refused("", "", name, "this is no ordinary file"))
 
 
-def _unpack(archive: Path, room: Path, prefix: str, files: dict, refused: list) -> None:
-    """The files of a zip, each in a file of its own whose name we choose."""
-    room = room / hashlib.sha256(archive.read_bytes()).hexdigest()[:16]
+def _unpack(
+    archive: Path, room: Path, prefix: str, files: dict, refused: list, most: int, total: int
+) -> None:
+    """The notebooks and zips of a zip, each in a file of its own whose name we choose."""
+    with open(archive, "rb") as file:
+        room = room / hashlib.file_digest(file, "sha256").hexdigest()[:16]
     room.mkdir(parents=True, exist_ok=True)
-    total = 0
     try:
         with zipfile.ZipFile(archive) as zipped:
-            for number, entry in enumerate(zipped.infolist()[:FILES]):
-                name = prefix + entry.filename
+            for number, entry in enumerate(zipped.infolist()):
+                name, kind = prefix + entry.filename, PurePosixPath(entry.filename).suffix.lower()
                 if entry.is_dir() or IGNORED.search(entry.filename):
                     continue
-                reason = _unfit(entry) or ("" if total < TOTAL else "the zip is too large")
-                content = b""
-                if not reason:
+                path, reason = room / f"{number}{kind[:8]}", _unfit(entry)
+                if not reason and (number >= most or total < 0):
+                    reason = "the zip is too large"
+                if not reason and kind in (".ipynb", ".zip"):
                     content, reason = _content(zipped, entry)
+                    path.write_bytes(content)
+                    total -= len(content)
                 if reason:
                     refused.append(Refused("", "", name, reason))
-                    continue
-                total += len(content)
-                path = room / f"{number}{PurePosixPath(name).suffix[:8] or '.file'}"
-                path.write_bytes(content)
-                files[name] = path
-            for entry in zipped.infolist()[FILES:]:
-                refused.append(
-                    Refused("", "", prefix + entry.filename, "the zip has too many files")
-                )
-    except zipfile.BadZipFile:
-        refused.append(Refused("", "", prefix or archive.name, "this zip is damaged"))
+                else:
+                    files[name] = path
+    except Exception as error:  # of what zipfile raises for a damaged zip there is no list
+        what = str(error) if isinstance(error, OSError) else "this zip is damaged"
+        refused.append(Refused("", "", prefix or archive.name, what))
 
 
 def _content(zipped, entry) -> tuple[bytes, str]:
     try:
         with zipped.open(entry) as file:
             return file.read(LARGEST + 1)[:LARGEST], ""
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError):
+    except Exception:  # see above
         return b"", "this part of the zip is damaged"
 
 
 def _unfit(entry: zipfile.ZipInfo) -> str:
     path = PurePosixPath(entry.filename.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", entry.filename):
-        return "its name leads out of the zip"
+        return LEADS_OUT
     if stat.S_ISLNK(entry.external_attr >> 16):
         return "this is a link"
     if entry.flag_bits & 1:

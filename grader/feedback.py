@@ -46,10 +46,11 @@ def _question(question: dict) -> list[str]:
         if question["look"]:
             lines.append(f"<p>The visible check says:</p><pre>{escape(question['look'])}</pre>")
         else:
-            lines.append("<p>The visible check is content.</p>")
+            lines.append("<p>The visible check accepts the answer.</p>")
     lost = [check for check in question["checks"] if not check["points"]]
-    for reason in dict.fromkeys(check["lost"] for check in lost if check["lost"]):
-        lines.append(f"<p>{escape(reason)}</p>")
+    reasons = dict.fromkeys(check["lost"] for check in lost)
+    told = ("", question["look"])
+    lines += [f"<p>{escape(reason)}</p>" for reason in reasons if reason not in told]
     if lost:
         lines.append("<p>What was asked for, and did not come:</p><ul>")
         lines += [f"<li>{escape(c['words'])} ({c['max']:g})</li>" for c in lost]

@@ -40,6 +40,8 @@ from tools.notebooks import write_whole
 CHECK_SECONDS = 20
 WORKER_MEMORY = 6144 * MB
 PUBLIC_SEED = 0  # of the visible checks
+SHOWN = 20_000_000  # characters of the outputs of one notebook, pictures among them
+TOO_MUCH = [{"stream": "The outputs of this notebook are too large to be kept."}]
 LOST = "no answer came back: "
 
 
@@ -95,6 +97,7 @@ class Run:
             self._close()
             raise
         self.left -= self.box.took
+        reply.pop("died", None)  # only we say so
         return reply
 
     def _open(self, number: int) -> None:
@@ -115,14 +118,16 @@ class Run:
 def run(steps: list[Step], questions, seeds, limits: Limits):
     """Run all steps. Returns what came back: (cells: {step number: reply}, answers: {question:
     {seed: raw reply}}), all of it a student's."""
-    cells, answers = {}, {}
+    cells, answers, room = {}, {}, SHOWN
     by_cell = {f"{q.name}-look": q for q in questions}
     with Run(steps, limits) as box:
         for number, step in enumerate(steps):
             if step.kind == "cell":
-                cells[number] = _try(box, number, {"source": step.source})
-                if "died" in cells[number]:
-                    box.left_out[number] = cells[number]["died"]
+                reply = _try(box, number, {"source": step.source})
+                if "died" in reply:
+                    box.left_out[number] = reply["died"]
+                room -= reply.get("size", 0)
+                cells[number] = reply if room > 0 or "died" in reply else {"outputs": TOO_MUCH}
                 continue
             question = by_cell[step.cell]
             replies, died = {}, {}

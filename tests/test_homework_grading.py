@@ -5,8 +5,10 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -34,7 +36,7 @@ TOY = Assignment(toy(), "toy")
 
 
 @pytest.fixture(scope="module")
-def toy_path(tmp_path_factory):
+def toy_path(sandboxes, tmp_path_factory):
     path = tmp_path_factory.mktemp("source") / "toy" / "toy.ipynb"
     path.parent.mkdir()
     path.write_text(text(toy()), "utf-8")
@@ -45,7 +47,7 @@ def toy_path(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def book_results(tmp_path_factory):
+def book_results(sandboxes, tmp_path_factory):
     """All assignments, solved and untouched, in one batch; torch may take two threads."""
     place = tmp_path_factory.mktemp("book")
     for path in PATHS:
@@ -115,7 +117,9 @@ def students_with_mistakes():
 
 @pytest.mark.long
 @pytest.mark.parametrize(("path", "name", "changes", "losing"), [*students_with_mistakes()])
-def test_a_student_with_mistakes_loses_exactly_their_points(path, name, changes, losing):
+def test_a_student_with_mistakes_loses_exactly_their_points(
+    sandboxes, path, name, changes, losing
+):
     result = grade_notebook(path, submission(Assignment.load(path), changes))
     assert sorted(lost(result)) == sorted(losing), name
     checks = [check for q in result["questions"] for check in q["checks"]]
@@ -295,6 +299,20 @@ def test_every_honest_oddity_keeps_full_marks(toy_path, change):
     keeps_full_marks(toy_path, change)
 
 
+@pytest.mark.long
+def test_pictures_without_end_are_left_out(toy_path):
+    show = """
+import base64, os
+png = base64.b64encode(b"\\x89PNG\\r\\n\\x1a\\n" + os.urandom(700_000)).decode()
+for _ in range(8): display({"image/png": png}, raw=True)
+"""
+    nb = as_dict()
+    nb["cells"] = [code(show, id=f"show-{i}") for i in range(8)] + nb["cells"]
+    result = grade_notebook(toy_path, json.dumps(nb))
+    assert result["points"] == 6 and 10**6 < len(json.dumps(result)) < 3 * 10**7
+    assert "too large to be kept" in json.dumps(result["notebook"])
+
+
 @pytest.mark.parametrize("change", ODDITIES)
 def test_the_rebuilt_notebook_has_the_instructors_cells_in_order(tmp_path, change):
     nb = as_dict()
@@ -462,6 +480,57 @@ def test_a_zip_is_unpacked_safely(tmp_path):
     assert all((tmp_path / "room") in path.parents for path in outside)
 
 
+def damaged(entries, old, new):
+    """A zip in which the last occurrence of some bytes is replaced by others."""
+    inner = io.BytesIO()
+    zip_of(inner, entries)
+    return new.join(inner.getvalue().rsplit(old, 1))
+
+
+def test_a_students_zip_costs_nobody_else_anything(tmp_path):
+    inner = {name: io.BytesIO() for name in ("many", "deep")}
+    zip_of(inner["many"], {f"{i}_overfitting.ipynb": bytes(19_000_000) for i in range(12)})
+    zip_of(inner["deep"], {"overfitting.zip": "x"})
+    place = zip_of(
+        tmp_path / "all.zip",
+        {
+            "Ann_1_assignsubmission_file_/overfitting.ipynb": "{}",
+            "Bob_2_assignsubmission_file_/a.zip": damaged({"a": ""}, b"PK\1\2\x14\3\x14", b"PK\1\2\x14\3\x63"),
+            "Cy_3_assignsubmission_file_/a.ZIP": damaged({"\u00e9": ""}, b"\xc3\xa9", b"\xff\xfe"),
+            "Dee_4_assignsubmission_file_/a.zip": inner["many"].getvalue(),
+            f"Eve_5_assignsubmission_file_/overfitting-{'9' * 5000}.ipynb": "{}",
+            f"Fay_6_assignsubmission_file_/overfitting.{'9' * 5000}": "{}",
+            "Gus_7_assignsubmission_file_/overfitting.ipynb": bytes(30_000_000),
+            "Hal_8_assignsubmission_file_/a.zip": inner["deep"].getvalue(),
+        },
+    )  # fmt: skip
+    found, refused = collect(place, KNOWN, tmp_path / "room")
+    assert {one.student for one in found} == {"Ann_1", "Dee_4", "Eve_5"}
+    reasons = {one.student: one.reason for one in refused}
+    assert "damaged" in reasons["Bob_2"] and "damaged" in reasons["Cy_3"]
+    assert "too large" in [one.reason for one in refused if "6_" in one.file][0]
+    assert "no notebook" in reasons["Fay_6"] and "no notebook" in reasons["Hal_8"]
+    assert ("Gus_7", "overfitting") in [one[:2] for one in refused]  # so it has its 0 in grades.csv
+    assert sum(path.stat().st_size for path in (tmp_path / "room").rglob("*.*")) < 200_000_000
+
+
+def test_names_that_are_no_text_and_files_that_cannot_be_read_are_told(tmp_path):
+    place = tmp_path / "in"
+    place.mkdir()
+    with open(os.fsencode(place) + b"/\xff_overfitting.ipynb", "w") as file:
+        file.write("{}")
+    os.mkfifo(place / "ann_overfitting.ipynb")
+    (place / "bob_overfitting.ipynb").write_text("{}")
+    (place / "bob_overfitting.ipynb").chmod(0)
+    found, refused = collect(place, KNOWN, tmp_path / "room")
+    book = grade.GradeBook(tmp_path / "grades")
+    book.write_tables(refused)
+    assert len(found) == 1 + (os.getuid() == 0) and found[0].name.isprintable()
+    assert [row["student"] for row in rows(tmp_path, name="grades.csv", book="grades")] == (
+        ["ann", "bob"][: 1 + (os.getuid() != 0)]
+    )
+
+
 def test_links_and_second_notebooks_are_refused(tmp_path):
     place = tmp_path / "in"
     (place / "jane").mkdir(parents=True)
@@ -499,13 +568,13 @@ def batch(folder, names=("ada", "bob", "cleo")):
     return folder
 
 
-def rows(folder, name="grades.csv"):
-    with open(folder / "book" / name, newline="") as file:
+def rows(folder, name="grades.csv", book="book"):
+    with open(folder / book / name, newline="") as file:
         return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
-def graded(tmp_path_factory):
+def graded(sandboxes, tmp_path_factory):
     folder = batch(tmp_path_factory.mktemp("batch"))
     return folder, run(folder)
 
@@ -542,7 +611,7 @@ def test_graded_anew_with_the_same_key_it_gives_the_same(graded):
 
 
 @pytest.mark.long
-def test_an_interrupted_batch_goes_on(tmp_path):
+def test_an_interrupted_batch_goes_on(sandboxes, tmp_path):
     folder = batch(tmp_path, names=[f"s{i}" for i in range(8)])
     job = subprocess.Popen(
         command(folder), cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True,
@@ -588,8 +657,54 @@ def test_elsewhere_than_on_linux_grading_refuses(monkeypatch):
     sandbox.bubblewrap.cache_clear()
 
 
+HEADERS = {
+    "x86_64": Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"),
+    "aarch64": Path("/usr/include/asm-generic/unistd.h"),
+}
+
+
+@pytest.mark.parametrize("machine", HEADERS)
+def test_the_numbers_of_system_calls_are_those_of_the_kernels_headers(machine):
+    if not HEADERS[machine].exists():
+        pytest.skip(f"there is no {HEADERS[machine]}")
+    found = re.findall(r"__NR(?:3264)?_(\w+)\s+(\d+)$", HEADERS[machine].read_text(), re.MULTILINE)
+    numbers = {name: int(number) for name, number in found}
+    ours = {**sandbox.DENIED, "clone": sandbox.CLONE, "clone3": sandbox.CLONE3}
+    which = list(sandbox.ARCHITECTURES).index(machine)
+    known = {name: pair[which] for name, pair in ours.items() if name in numbers}
+    assert known == {name: numbers[name] for name in known} and len(known) > 25
+
+
+def verdict(machine, number, flags=0, arch=None):
+    """What the filter says to a system call, worked out as the kernel does."""
+    data = struct.pack("IIQQ", number, arch or sandbox.ARCHITECTURES[machine], 0, flags)
+    lines, at, value = [*struct.iter_unpack("HBBI", sandbox.seccomp_filter(machine))], 0, 0
+    while True:
+        what, yes, no, k = lines[at]
+        if what == sandbox.RETURN:
+            return k
+        if what == sandbox.LOAD:
+            value, yes = struct.unpack_from("I", data, k)[0], 0
+        elif what == sandbox.ANY_BIT:
+            yes = yes if value & k else no
+        else:
+            yes = yes if (value == k if what == sandbox.EQUAL else value >= k) else no
+        at += 1 + yes
+
+
+@pytest.mark.parametrize(("machine", "read", "arch"), [("x86_64", 0, 0xC00000B7), ("aarch64", 63, 0xC000003E)])
+def test_the_filter_of_system_calls_denies_and_allows(machine, read, arch):
+    which = list(sandbox.ARCHITECTURES).index(machine)
+    clone = sandbox.CLONE[which]
+    assert verdict(machine, read) == verdict(machine, clone, signal.SIGCHLD) == sandbox.ALLOW
+    denied = {verdict(machine, pair[which]) for pair in sandbox.DENIED.values()}
+    assert denied == {verdict(machine, clone, 0x10000000)} == {sandbox.EPERM}
+    assert verdict(machine, sandbox.CLONE3[which]) == sandbox.ENOSYS
+    assert verdict(machine, read, arch=arch) == sandbox.KILL
+
+
 @pytest.mark.parametrize("waits", [True, False])
-def test_waiting_for_a_processor_does_not_count(monkeypatch, waits):
+def test_waiting_for_a_processor_does_not_count(sandboxes, monkeypatch, waits):
     since = time.monotonic()
     monkeypatch.setattr(sandbox, "waited", lambda _: waits * (time.monotonic() - since))
     with sandbox.Sandbox() as box:
@@ -623,7 +738,7 @@ def test_a_check_is_stopped_by_processor_time_alone():
             pass
 
 
-def test_a_sandbox_leaves_nothing_behind():
+def test_a_sandbox_leaves_nothing_behind(sandboxes):
     with sandbox.Sandbox() as box:
         box.ask(
             {

@@ -188,6 +188,27 @@ for place in ("/tmp", "/dev/shm", "."):
     except OSError:
         assert n < 10
 """,
+    "many files": """
+import os, time
+for place in ("/tmp", "/dev/shm"):
+    if os.fork() == 0:
+        for n in range(10**9):
+            os.mknod(f"{place}/{n}")
+time.sleep(100)
+""",
+    "page tables": """
+import ctypes, os, torch
+file = os.open(torch.__path__[0] + "/lib/libtorch_cpu.so", os.O_RDONLY)
+size, populate = ctypes.c_size_t(os.fstat(file).st_size), 0x8001
+while ctypes.CDLL(None).mmap(None, size, 1, populate, file, ctypes.c_long(0)) != -1: pass
+""",
+    "alarm": """
+import signal
+def stop(*args): raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, stop)
+signal.setitimer(signal.ITIMER_REAL, 0.5)
+""",
+    "clocks stopped": "import time\ntime.time = time.monotonic = time.perf_counter = lambda: 0.0",
     "fork bomb": "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
     "threads": """
 import threading, time
@@ -221,6 +242,13 @@ for s in range(1, 65):
     "import broken": "import sys\nfor name in list(sys.modules): sys.modules[name] = None",
     "globals cleared": "globals().clear()",
     "input": "input('your name')",
+    "breakpoint": "breakpoint()",
+    "magics": """
+for line in ("cd /", "env HOME=/x", "pdb on", "xmode Verbose"):
+    get_ipython().run_line_magic(*line.split(" ", 1))
+for line in ("sleep 1000", "cat /etc/shadow; nohup sleep 1000 &"):
+    get_ipython().run_cell_magic("bash", "--bg", line)
+""",
     "shell": "get_ipython().system('rm -rf / 2>/dev/null; kill -9 -1')",
 }
 # Each must raise, or leave nothing: it asserts in the sandbox that it found nothing.
@@ -270,6 +298,23 @@ for place in ("/proc/1/root/etc/shadow", "/proc/1/environ", "/proc/1/cwd/..", "/
     try: FOUND.append(open(place, "rb").read(100))
     except OSError: pass
 FOUND[:] = [f for f in FOUND if f and b"SECRET" in f]
+""",
+    "descriptors of others": """
+import os
+for p in (p for p in os.listdir("/proc") if p.isdigit()):
+    for n in os.listdir(f"/proc/{p}/fd") if os.access(f"/proc/{p}/fd", os.R_OK) else ():
+        try: to = os.readlink(f"/proc/{p}/fd/{n}")
+        except OSError: continue
+        if not to.startswith(("pipe:", "/dev/null", "/proc", "anon_inode:", "socket:")):
+            FOUND.append((p, to))
+""",
+    "limits": """
+import resource
+for name in ("NPROC", "DATA", "FSIZE", "NOFILE", "CORE"):
+    try:
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (resource.RLIM_INFINITY,) * 2)
+        FOUND.append(name)
+    except (ValueError, OSError): pass
 """,
     "writable places": """
 import os
@@ -364,12 +409,12 @@ def points(result):
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory):
+def quick(sandboxes, tmp_path_factory):
     return graded(tmp_path_factory.mktemp("quick"), QUICK)
 
 
 @pytest.fixture(scope="module")
-def long(tmp_path_factory):
+def long(sandboxes, tmp_path_factory):
     return graded(tmp_path_factory.mktemp("long"), [name for name in ATTACKS if name not in QUICK])
 
 

@@ -55,7 +55,7 @@ def test_the_release_raises_only_what_says_that_an_answer_is_missing(path):
 
 
 @pytest.fixture
-def handed_over(tmp_path):
+def handed_over(sandboxes, tmp_path):
     """A grade book with two students, loaded into nbgrader: one answered all, one nothing."""
     pytest.importorskip("nbgrader")
     path = tmp_path / "source" / "toy" / "toy.ipynb"
