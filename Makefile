@@ -86,7 +86,7 @@ lock:  ## write requirements.lock anew (wants PYTHON=python3.11, the oldest one 
 	rm -rf _build/lock
 	$(PYTHON) -m venv _build/lock
 	_build/lock/bin/pip install torch==$(TORCH) torchvision==$(TORCHVISION) \
-	  $(FOR_PYTHON_3_11_0) -e '.[test,homework]'
+	  $(FOR_PYTHON_3_11_0) -e '.[test,pdf,homework]'
 	{ echo '# Written by `make lock` on Python 3.11. The Makefile adds d2l without its 2023 pins.'; \
 	  _build/lock/bin/pip list --format freeze --exclude-editable --exclude pip; \
 	} | sed 's/+[a-z0-9.]*$$//' > _build/lock.txt

@@ -44,7 +44,7 @@ def malformed_lines(lock):
     return [line for line in lock.splitlines() if not plain.fullmatch(line)]
 
 
-def direct(pyproject, extras=("test", "homework")):
+def direct(pyproject, extras=("test", "pdf", "homework")):
     """Return the direct requirements, those of the named extras included."""
     project = tomllib.loads(pyproject)["project"]
     texts = [text for extra in extras for text in project["optional-dependencies"][extra]]
