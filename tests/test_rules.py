@@ -24,7 +24,7 @@ def chapter() -> dict:
     label = {"mystnb": {"figure": {"name": "fig-small-chapter-line"}, "image": {"alt": "A line."}}}
     picture = new_output("display_data", {"text/plain": "A line.", "image/png": "AAAA"})
     return {
-        "title": "(ch-small-chapter)=\n# A claim",
+        "title": "(ch-small-chapter)=\n# 1 · A claim",
         "question": "## The question\n\n![a figure!](x.png)",
         "setup": "import numpy as np\nfrom helpers import check, show",
         "idea-one": "## One",
@@ -237,9 +237,16 @@ BROKEN = {
         replaced(predict__two=None, run__two=None, verify__two=None),
         "cell title: the chapter has 1 run- cells; at least 2",
     ),
-    "no label": (replaced(title="# A claim"), "cell title: must begin with the label (ch-small-"),
+    "no label": (
+        replaced(title="# 1 · A claim"),
+        "cell title: must begin with the label (ch-small-",
+    ),
+    "title without a number": (
+        replaced(title="(ch-small-chapter)=\n# A claim"),
+        "cell title: must begin with the label (ch-small-chapter)= and under it the heading # 1",
+    ),
     "label of another file": (
-        replaced(title="(ch-other)=\n# A claim"),
+        replaced(title="(ch-other)=\n# 1 · A claim"),
         "cell title: must begin with the label (ch-small-chapter)=",
     ),
     "exercise without a number": (

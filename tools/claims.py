@@ -213,11 +213,11 @@ def summary(env):
 
 def chapter(env, page, address):
     """Return the claims of one chapter, under its title and those of its sections."""
-    number, slug = CHAPTER.fullmatch(page).groups()
+    slug = CHAPTER.fullmatch(page)[2]
     words = env.titles[page].astext()
     link = nodes.reference("", words, refuri=address, internal=True)
     new = nodes.section("", ids=[f"claims-{slug}".replace("_", "-")])
-    new += nodes.title("", f"{int(number)} · ", link)
+    new += nodes.title("", "", link)
     for section, claims in groupby(env.claims[page], lambda claim: claim.section):
         lines = [item(claim, refuri=f"{address}#{claim.label}") for claim in claims]
         new += [nodes.rubric("", section)] if section != words else []

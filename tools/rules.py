@@ -404,8 +404,9 @@ def enough_turns(notebook: Notebook) -> Found:
 def title_is_labelled(notebook: Notebook) -> Found:
     label = f"(ch-{notebook.slug})="
     for cell in notebook.cells[:1] if notebook.is_chapter else []:
-        if not re.match(rf"{re.escape(label)}\n+# \S", cell.source):
-            yield cell, f"must begin with the label {label} and the heading right under it"
+        heading = f"# {int(notebook.number)} · "
+        if not re.match(rf"{re.escape(label)}\n+{heading}\S", cell.source):
+            yield cell, f"must begin with the label {label} and under it the heading {heading}…"
 
 
 def exercises_are_numbered(notebook: Notebook) -> Found:
