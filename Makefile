@@ -41,7 +41,7 @@ test: .venv/.stamp  ## lint, unit tests and every notebook output, on two cores
 	$(RUN) -m ruff check .
 	TQDM_DISABLE=1 $(RUN) -m pytest -n 2 --dist loadfile -rs
 
-test-all: test  ## the tests of `make test`, and the long ones of the homework
+test-all: test  ## the tests of `make test`, and the long ones: homework, student editions, the PDF
 	TQDM_DISABLE=1 $(RUN) -m pytest -n 2 --dist loadfile --long tests -m long
 
 notebooks: .venv/.stamp  ## run the notebooks again, in place (and the numbers of the interactive page)

@@ -15,7 +15,6 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_external_toc",
-    "sphinx_togglebutton",
     "sphinxcontrib.bibtex",
     *BOOK["sphinx"]["local_extensions"],
 ]

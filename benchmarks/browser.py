@@ -9,7 +9,6 @@ import contextlib
 import gzip
 import http.server
 import mimetypes
-import shutil
 import sys
 import threading
 from collections import Counter
@@ -17,12 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-PROGRAMS = ["chromium", "chromium-browser", "google-chrome"]
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
-]
+from tools.chromium import chromium
+
+NO_OTHER_HOST = "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"
 COMPRESSED = ("text/", "application/javascript", "application/json", "image/svg+xml")
 PAINT = "performance.getEntriesByName('first-contentful-paint').map(entry => entry.startTime)[0]"
 
@@ -87,24 +83,6 @@ def serving(folder: Path) -> Iterator[Server]:
         server.server_close()
 
 
-@contextlib.contextmanager
-def chromium() -> Iterator:
-    """A browser without a window. Raises LookupError with the reason where there is none."""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError as error:
-        raise LookupError("Playwright is not installed") from error
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    with sync_playwright() as playwright:
-        if not program and not Path(playwright.chromium.executable_path).exists():
-            raise LookupError("there is no Chromium on this machine")
-        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        try:
-            yield browser
-        finally:
-            browser.close()
-
-
 def weigh(browser, server: Server, page: str, other: str) -> dict:
     """Bytes of a first visit, bytes after a visit to another page, requests to other hosts."""
     elsewhere = []
@@ -157,14 +135,14 @@ def _bytes(tab, server: Server, page: str) -> int:
 
 def visit(
     books: dict[str, tuple[Path, Sequence[str]]], runs: int,
-    opened: Callable[[], contextlib.AbstractContextManager] = chromium,
+    opened: Callable[[str], contextlib.AbstractContextManager] = chromium,
 ) -> dict:
     """Weights and paints of {book: (folder with HTML, its pages)}, loads taken in turn.
 
     Returns {"absent": why} where there is no browser.
     """
     try:
-        with opened() as browser, contextlib.ExitStack() as stack:
+        with opened(NO_OTHER_HOST) as browser, contextlib.ExitStack() as stack:
             servers = {
                 book: stack.enter_context(serving(html)) for book, (html, _) in books.items()
             }

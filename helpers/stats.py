@@ -80,7 +80,12 @@ class Bound(float):
 
 
 def estimate(values: Tensor, of: int = 1) -> Estimate:
-    """Mean and standard error of values (n,), n ≥ 2: one independent value per seed."""
+    """Mean and standard error of values (n,), n ≥ 2: one independent value per seed.
+
+    of  of how many intervals that are read together this is one; see ``Estimate``
+
+    Raises ValueError where values have another shape.
+    """
     values = torch.as_tensor(values)
     if values.dim() != 1 or len(values) < 2:
         raise ValueError(f"values must have shape (n,) with n ≥ 2, got {tuple(values.shape)}")

@@ -3,6 +3,9 @@
 import fcntl
 import shutil
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import matplotlib
@@ -10,6 +13,7 @@ import pytest
 
 from grader.sandbox import Sandbox, SandboxError
 from helpers import setup
+from tools.chromium import chromium
 
 matplotlib.use("Agg")
 setup()
@@ -62,10 +66,6 @@ def pytest_xdist_make_scheduler(config, log):
 @pytest.fixture(scope="session")
 def browser():
     """Chromium without a window. Where there is none, the tests are skipped and say why."""
-    advice = "there is no Playwright: pip install -e '.[test]' installs it"
-    pytest.importorskip("playwright.sync_api", reason=advice)
-    from tools.chromium import chromium
-
     try:
         with chromium() as running:
             yield running
@@ -93,3 +93,17 @@ def html(tmp_path_factory, worker_id):
             run = make(copy, "book")
             assert run.returncode == 0, run.says
     return copy / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def server(html):
+    """The same pages as a server sends them."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=html)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()

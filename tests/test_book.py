@@ -10,9 +10,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from docutils import nodes
+from docutils.core import publish_doctree
 
 from tools import serve
-from tools.offline import typeset
+from tools.offline import hold_together, typeset
 
 ROOT = Path(__file__).parent.parent
 PARTS = ["Makefile", "_config.yml", "pyproject.toml", "requirements.lock", "tools", "book/_static"]
@@ -283,3 +285,12 @@ def test_serving_goes_on_after_a_failed_build(tmp_path, monkeypatch, capsys):
     write(tmp_path / "Makefile", "book:\n\t@true\n")
     serve.build()
     assert capsys.readouterr().err == ""
+
+
+def test_short_equations_percentages_and_code_stay_in_one_line():
+    doctree = publish_doctree("At n = 60 and 0 ≤ p < 1, 95 % of ``a b``, 1e-4, in all.")
+    words = doctree.astext()
+    hold_together(None, doctree, "page")
+    held = [node for node in doctree.findall(nodes.Element) if "held" in node.get("classes", [])]
+    assert [node.astext() for node in held] == ["n = 60", "0 ≤ p < 1,", "95 %", "a b", "1e-4,"]
+    assert doctree.astext() == words

@@ -4,15 +4,14 @@ import gzip
 import hashlib
 import io
 import re
-import threading
-from functools import cache, partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote, urldefrag, urlparse
 
 import numpy as np
 import pytest
+import test_plots
 from PIL import Image
 
 from tools import pages as pages_extension
@@ -205,20 +204,6 @@ def test_no_page_complains(pages):
 
 
 @pytest.fixture(scope="module")
-def server(html):
-    """The same pages as a server sends them."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=html)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-
-
-@pytest.fixture(scope="module")
 def served(browser, server, html):
     """A window that has been on every page of the server, and {page: ms to its first paint}."""
     eye = Eye(browser, **DESKTOP)
@@ -253,6 +238,7 @@ def test_without_javascript_a_chapter_is_all_there(browser, html):
         assert page.locator(".bd-article img").first.is_visible()
         assert page.get_by_role("link", name="Glossary").is_visible()
         for useless in ("#pst-back-to-top", ".sidebar-toggle", ".theme-switch-button"):
+            assert page.locator(useless).count(), useless
             assert not page.locator(useless).first.is_visible(), useless
         text, ground = (
             page.locator(where).first.evaluate(f"e => getComputedStyle(e).{what}")
@@ -481,6 +467,7 @@ def test_a_printed_page_is_the_text_alone_and_whole(browser, html):
     eye.page.emulate_media(media="print")
     for part in ("#pst-primary-sidebar", "#pst-secondary-sidebar", ".bd-header-article",
                  ".prev-next-footer", "#pst-back-to-top", "button.copybtn"):
+        assert eye.page.locator(part).count(), part
         assert not eye.page.locator(part).first.is_visible(), part
     assert eye.page.locator("h1:visible").count() == 1
     assert eye.facts().scrolls == 0
@@ -494,14 +481,7 @@ def colour(css):
 
 def contrast(one, other):
     """WCAG's contrast ratio of two rgb() colours."""
-
-    def luminance(css):
-        c = np.array(colour(css)) / 255
-        linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
-        return linear @ [0.2126, 0.7152, 0.0722]
-
-    low, high = sorted([luminance(one), luminance(other)])
-    return (high + 0.05) / (low + 0.05)
+    return test_plots.contrast(*(np.array(colour(css)) / 255 for css in (one, other)))
 
 
 # --- these tests can fail --------------------------------------------------------------------

@@ -99,6 +99,7 @@ OPEN = "✓ it is open\n  -0.1 ± 0.6, 95 % interval -1.5 to 1.3, n = 10\n"
 LIST = """# One
 
 {ref}`claim-small-verify-b-2`, {ref}`ex-small-two`, {eq}`eq-small`, {eq}`eq-one`.
+{ref}`It says <claim-small-verify-b-2>`.
 
 $$b$$ (eq-one)
 
@@ -145,6 +146,7 @@ def test_claims_are_numbered_where_they_stand(built):
 def test_claims_and_exercises_are_cited_by_their_labels(built):
     here = page(built, "book/one")
     assert re.search(r'00_small\.html#claim-small-verify-b-2"><span[^>]*>Claim 0\.3<', here)
+    assert re.search(r'00_small\.html#claim-small-verify-b-2"><span[^>]*>It says<', here)
     assert re.search(r'00_small\.html#ex-small-two"><span[^>]*>Exercise 0\.1<', here)
 
 

@@ -12,7 +12,7 @@ NEXT = ROOT / "_build" / "next" / "html"
 PAGES = ["notebooks/04_l2", "notebooks/00_welcome", "book/glossary", "book/explore", "search"]
 # What Jupyter Book loads for itself.
 OWN = {"jupyter_book", "sphinx_comments", "sphinx_jupyterbook_latex", "sphinx_multitoc_numbering",
-       "sphinx_thebe", "sphinx.ext.intersphinx"}
+       "sphinx_thebe", "sphinx_togglebutton", "sphinx.ext.intersphinx"}
 
 
 def differences(conf):

@@ -232,8 +232,7 @@ def paper(browser, address, before="", **options):
 def test_a_page_prints_what_is_open(browser, book):
     one = (book / "_build/html/book/one.html").as_uri()
     closed = paper(browser, one)
-    opened = paper(browser, one, "document.querySelectorAll('.toggle-button, summary')"
-                                 ".forEach(e => e.click())")
+    opened = paper(browser, one, "document.querySelectorAll('summary').forEach(e => e.click())")
     assert "bright idea" not in "".join(closed.text) and "Solution" not in "".join(closed.text)
     assert "bright idea" in "".join(opened.text)
     assert closed.text[0].split().count("One") == 1

@@ -13,7 +13,7 @@ import yaml
 from docutils import nodes
 from nbclient import NotebookClient
 from test_book import make, notebook, small_book
-from test_browser import DESKTOP, PHONE, Eye, dead_links, server  # noqa: F401
+from test_browser import DESKTOP, PHONE, Eye, dead_links
 
 from grader.release import TELLING, leaks, squeezed
 from tools.editions import INSTALL, install_cell, launch_from_a_repository, student
@@ -118,7 +118,7 @@ def test_a_query_without_a_result_says_so(browser, home):
     eye.context.close()
 
 
-def test_a_reader_searches_from_a_chapter_on_a_phone(browser, server):  # noqa: F811
+def test_a_reader_searches_from_a_chapter_on_a_phone(browser, server):
     eye = Eye(browser, **PHONE)
     eye.page.goto(f"{server}notebooks/04_l2.html")
     eye.page.locator(".search-button").locator("visible=true").click()
@@ -141,7 +141,7 @@ def test_axe_finds_nothing_among_the_results(browser, home, view):
     eye.context.close()
 
 
-def test_another_order_is_noticed(browser, server, html):  # noqa: F811
+def test_another_order_is_noticed(browser, server, html):
     """Without what the glossary says, the longest chapter on dropout comes first."""
     eye = Eye(browser)
     texts = re.sub(r'"taught":"[^"]*"', '"taught":""', (html / "searchtexts.js").read_text("utf-8"))
@@ -186,7 +186,7 @@ COPY = """() => ({
 
 
 @pytest.mark.parametrize("from_disk", [True, False])
-def test_every_code_cell_can_be_copied_by_the_keyboard(browser, home, server, from_disk):  # noqa: F811
+def test_every_code_cell_can_be_copied_by_the_keyboard(browser, home, server, from_disk):
     eye = Eye(browser, **DESKTOP)
     eye.page.goto(f"{home if from_disk else server}notebooks/04_l2.html")
     eye.page.wait_for_selector("button.copybtn", state="attached")
@@ -241,7 +241,7 @@ def test_each_chapter_offers_both_editions_and_no_page_a_missing_file(html):
     assert len(pages) > 25
 
 
-def test_the_student_edition_is_downloaded_under_its_name(browser, server):  # noqa: F811
+def test_the_student_edition_is_downloaded_under_its_name(browser, server):
     eye = Eye(browser, **DESKTOP)
     eye.page.goto(f"{server}notebooks/04_l2.html")
     eye.page.get_by_role("button", name="Download this page").click()

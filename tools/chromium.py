@@ -1,10 +1,8 @@
-"""The browser that prints the book and in which its pages are tested."""
+"""The browser that prints the book, and in which its pages are tested and measured."""
 
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
-
-from playwright.sync_api import sync_playwright
 
 NAMES = ["chromium", "chromium-browser", "google-chrome"]
 FLAGS = [
@@ -19,8 +17,19 @@ FLAGS = [
 
 
 @contextmanager
-def chromium():
-    """Yield Chromium without a window: the system's, or else Playwright's own."""
+def chromium(*flags: str):
+    """Yield Chromium without a window: the system's, or else Playwright's own.
+
+    flags  given to it beside FLAGS
+
+    Raises LookupError where there is no Playwright or no Chromium, and says how to get it.
+    """
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError as error:
+        raise LookupError(
+            "there is no Playwright: pip install -e '.[test,pdf]' installs it"
+        ) from error
     program = next(filter(None, map(shutil.which, NAMES)), None)
     with sync_playwright() as playwright:
         if not program and not Path(playwright.chromium.executable_path).exists():
@@ -28,6 +37,8 @@ def chromium():
                 "there is no Chromium: install your system's package chromium, or run "
                 ".venv/bin/playwright install chromium"
             )
-        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        yield browser
-        browser.close()
+        browser = playwright.chromium.launch(executable_path=program, args=[*FLAGS, *flags])
+        try:
+            yield browser
+        finally:
+            browser.close()

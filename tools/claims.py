@@ -125,9 +125,11 @@ def number_block(block, section, numbers, labels):
 def note(env, docname, claims):
     """Keep the claims of a page, and make labels of their names and of its exercises."""
     env.claims = {**getattr(env, "claims", {}), docname: claims}
-    labels, words = env.get_domain("std").labels, [claim.words for claim in claims]
+    std, words = env.get_domain("std"), [claim.words for claim in claims]
+    labels = std.labels
     for place, claim in enumerate(claims):
         labels[claim.label] = docname, claim.label, f"Claim {claim.number}"
+        std.anonlabels[claim.label] = docname, claim.label  # for links with words of their own
         if claim.words in words[:place]:
             logger.warning("two claims say: %s", claim.words, location=docname)
     for name, (page, anchor, heading) in list(labels.items()):

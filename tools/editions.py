@@ -92,7 +92,7 @@ def setup(app):
 def install_cell(config):
     """Return the source of a notebook's first code cell for what ``_config.yml`` says."""
     repository = config.get("repository") or {}
-    address = repository.get("url") or ""
+    address = (repository.get("url") or "").rstrip("/")
     branch = f"@{repository['branch']}" if address and repository.get("branch") else ""
     return INSTALL.format(address=address + branch)
 

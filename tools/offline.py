@@ -17,6 +17,9 @@ from sphinx.util.math import get_node_equation_number
 
 KATEX = Path(__file__).parent.parent / "book" / "_static" / "katex"
 NUMBERED = re.compile(r"\\(begin|end)\{(align|alignat|equation|gather)\}")
+# What reads badly in two lines: n = 60, 0 ≤ p < 1, 95 %, 1e-4.
+TOGETHER = re.compile(r"\S{1,12}(?: [=≠<>≤≥≈] \S{1,12})+|\d\S* %\S*|\S*\d[eE]-\d\S*")
+UNUSED = {"sphinx_thebe": "sphinx-thebe.css", "sphinx_togglebutton": "togglebutton.css"}
 logger = logging.getLogger(__name__)
 
 
@@ -86,14 +89,30 @@ def hold_punctuation(app, doctree, docname):
             parent[place : place + 2] = [held, nodes.Text(after[mark.end() :])]
 
 
-def unhook_thebe(app):
-    """Take out sphinx-thebe: Jupyter Book always loads it, and it names a host on every page."""
+def hold_together(app, doctree, docname):
+    """Keep a short equation, a percentage and a short piece of code in one line."""
+    for code in doctree.findall(nodes.literal):
+        code["classes"] += ["held"] * (len(code.astext()) <= 20)
+    apart = (nodes.FixedTextElement, nodes.literal, nodes.math, nodes.math_block, nodes.raw)
+    for text in list(doctree.findall(nodes.Text)):
+        if isinstance(text.parent, apart) or not TOGETHER.search(text):
+            continue
+        parts, end = [], 0
+        for found in TOGETHER.finditer(text):
+            held = nodes.inline("", found[0], classes=["held"])
+            parts += [nodes.Text(text[end : found.start()]), held]
+            end = found.end()
+        text.parent.replace(text, [*parts, nodes.Text(text[end:])])
+
+
+def unhook(app):
+    """Take out what Jupyter Book always loads: thebe names a host on every page, boxes.py folds."""
     listeners = [listener for event in app.events.listeners.values() for listener in event]
     for listener in listeners:
-        if listener.handler.__module__ == "sphinx_thebe":
+        if listener.handler.__module__ in UNUSED:
             app.disconnect(listener.id)
     css_files = app.registry.css_files
-    css_files[:] = [css for css in css_files if css[0] != "sphinx-thebe.css"]
+    css_files[:] = [css for css in css_files if css[0] not in UNUSED.values()]
 
 
 def renamed_pages(app, env):
@@ -107,8 +126,9 @@ def setup(app):
     """Register with Sphinx; ``html_math_renderer: katex`` selects the formula writer."""
     app.add_html_math_renderer("katex", (visit_math, None), (visit_math_block, None))
     app.add_css_file("katex/katex.min.css")
-    unhook_thebe(app)
+    unhook(app)
     app.connect("doctree-resolved", hold_punctuation)
+    app.connect("doctree-resolved", hold_together)
     app.connect("env-updated", renamed_pages)
     # A change of this file rewrites every page.
     source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()

@@ -23,7 +23,10 @@ MENDS = [
     # Search happens on its own page, so no other page needs the index of all words.
     (r'(?<=meta name="docsearch:version" content="" />)(\s*<script [^>]*></script>){3}', ""),
     # Nothing in the head is needed before the text can be seen.
-    (r'<script (src="[^"]*(?<!/documentation_options\.js\?v=\w{8})")>', r"<script defer \1>"),
+    (
+        r'<script ((?:data-[^ >]* )?src="[^"]*(?<!/documentation_options\.js\?v=\w{8})")>',
+        r"<script defer \1>",
+    ),
     # The fonts of formulas come when the first page is there, so no further page waits for them.
     (
         r'(<link [^>]* href="([^"]*/)katex\.min\.css[^>]*>)',

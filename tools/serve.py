@@ -6,7 +6,8 @@ import sys
 
 from livereload import Server
 
-SOURCES = ["_config.yml", "_toc.yml", "book/**/*", "helpers/*.py", "notebooks/*.ipynb"]
+SOURCES = ["_config.yml", "_toc.yml", "book/**/*", "helpers/*.py", "notebooks/*.ipynb",
+           "homework/release/*", "tools/**/*"]
 PORT = int(os.environ.get("PORT", 8000))  # make serve PORT=8001
 
 
