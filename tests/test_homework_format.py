@@ -237,12 +237,9 @@ def test_the_release_has_stubs_in_the_place_of_solutions():
     assert "teacher-q3" not in sources
 
 
-def test_the_site_tells_nothing(assignment):
-    site = ROOT / "_build" / "html"
-    if not site.is_dir():
-        pytest.skip("the book is not built; `make homework` and this test look where it is")
+def test_the_site_tells_nothing(assignment, html):
     found = release.secrets(assignment, release.chapters(ROOT / "notebooks"))
-    assert list(release.site_leaks(found, site)) == []
+    assert list(release.site_leaks(found, html)) == []
 
 
 def test_the_source_is_nbgraders_own_format(assignment):
